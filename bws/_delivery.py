@@ -1,0 +1,230 @@
+"""Where events are delivered: on the socket's thread, or on a thread of the program's choice."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from types import TracebackType
+from typing import Protocol
+
+from ._engine.interface import Engine, Item
+from ._lifetime import exiting
+
+__all__ = ["Direct", "Dispatch", "Dispatched"]
+
+HIGH_WATER_ITEMS = 10_000
+HIGH_WATER_BYTES = 16 * 1024 * 1024
+SLICE_ITEMS = 4  # at least so many events a call of dispatch
+SLICE_TIME = 0.008  # s; then the loop behind dispatch gets its turn (a GUI draws 60 times a second)
+
+Dispatch = Callable[[Callable[[], None]], object]
+log = logging.getLogger("bws")
+
+
+class Target(Protocol):
+    """What delivery needs of a WebSocket."""
+
+    @property
+    def _engine(self) -> Engine: ...
+
+    def _take(self, items: Iterator[Item]) -> int:
+        """Deliver `items`; the number that was taken."""
+
+    def _deliver_held(self) -> None:
+        """Deliver what was held for handlers that are bound now."""
+
+    def _abandon(self) -> None:
+        """No handler can be called any more: close the connection."""
+
+
+class Direct:
+    """Handlers run on the socket's own thread."""
+
+    __slots__ = ("_late", "_target")
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._late: threading.Thread | None = None  # delivers what is held when the socket's thread has ended
+
+    def deliver(self, items: Sequence[Item], size: int) -> None:
+        self._target._take(iter(items))
+
+    def woken(self) -> None:
+        self._target._deliver_held()
+
+    def congested(self) -> bool:
+        return False  # nothing waits here: deliver() comes back when all is taken
+
+    def wake_handlers(self, over: bool) -> None:
+        """Have held events delivered; `over`: the socket's thread has settled and delivers no more."""
+        if not over:
+            self._target._engine.wake()
+        elif not exiting():
+            self._late = threading.Thread(
+                target=self._deliver_late, args=(self._late,), name="bws held events", daemon=True
+            )
+            self._late.start()
+
+    def _deliver_late(self, before: threading.Thread | None) -> None:
+        if before is not None:
+            before.join()  # handlers run one at a time
+        self._target._deliver_held()
+
+    def on_thread(self) -> bool:
+        """Whether the caller runs on the thread that runs the handlers."""
+        return self._target._engine.on_thread() or threading.current_thread() is self._late
+
+    def raised(self, exc: BaseException) -> None:
+        """Report what a handler let out, as a thread does."""
+        args = (type(exc), exc, exc.__traceback__, threading.current_thread())
+        try:
+            threading.excepthook(threading.ExceptHookArgs(args))
+        except Exception:
+            log.exception("threading.excepthook raised")
+
+
+class Dispatched:
+    """Handlers run where `dispatch` runs what it is given."""
+
+    __slots__ = (
+        "_batches",
+        "_bytes",
+        "_count",
+        "_current",
+        "_dispatch",
+        "_gone",
+        "_lock",
+        "_scheduled",
+        "_sizes",
+        "_target",
+        "_thread",
+    )
+
+    def __init__(self, target: Target, dispatch: Dispatch) -> None:
+        self._target = target
+        self._dispatch = dispatch
+        self._lock = threading.Lock()  # guards all below
+        self._batches: deque[tuple[Sequence[Item], int]] = deque()
+        self._current: Iterator[Item] = iter(())
+        self._sizes = (0, 0)  # items and bytes of the current batch
+        self._count = self._bytes = 0  # of all batches, the current one included
+        self._scheduled = False
+        self._gone = False
+        self._thread: int | None = None
+
+    # -- on the network's thread ------------------------------------------------------------------
+
+    def deliver(self, items: Sequence[Item], size: int) -> None:
+        with self._lock:
+            self._batches.append((items, size))
+            self._count += len(items)
+            self._bytes += size
+            if self._scheduled:
+                return
+            self._scheduled = True
+        self._schedule(patient=True)
+
+    def woken(self) -> None:
+        with self._lock:
+            if self._scheduled or not self._batches:
+                return
+            self._scheduled = True
+        self._schedule(patient=True)
+
+    def congested(self) -> bool:
+        return self._count > HIGH_WATER_ITEMS or self._bytes > HIGH_WATER_BYTES
+
+    # -- on any thread ----------------------------------------------------------------------------
+
+    def wake_handlers(self, over: bool) -> None:
+        """Have held events delivered."""
+        with self._lock:
+            if self._scheduled:
+                return
+            self._scheduled = True
+        self._schedule(patient=False)
+
+    def _schedule(self, patient: bool) -> None:
+        """Hand the drain to `dispatch`; a full queue is waited for on the network's thread only."""
+        while not self._gone:
+            try:
+                self._dispatch(self._drain)
+                return
+            except queue.Full:
+                if not patient:
+                    with self._lock:
+                        self._scheduled = False
+                    self._target._engine.wake()  # the network's thread tries again
+                    return
+                time.sleep(0.005)
+                if exiting():
+                    return
+            except Exception as exc:
+                log.info("dispatch raised %r: its loop is gone, so the connection is closed", exc)
+                self._gone = True
+                self._target._abandon()
+        # Nobody is there to see events: take them as they come, so that the states go on.
+        self._drain()
+
+    # -- on the program's thread ------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Deliver a slice of what waits; schedule itself again if more is left."""
+        self._thread = threading.get_ident()
+        end = time.perf_counter() + SLICE_TIME
+        try:
+            self._target._deliver_held()
+            while True:
+                if self._target._take(islice(self._current, SLICE_ITEMS)) < SLICE_ITEMS and not self._next():
+                    return
+                if time.perf_counter() > end and not self._gone:
+                    break
+        except BaseException:
+            # SystemExit and the like go where the loop sends them; the events that are left still come.
+            self._schedule(patient=False)
+            raise
+        self._schedule(patient=False)
+
+    def _next(self) -> bool:
+        """Go to the next batch, if there is one."""
+        with self._lock:
+            congested = self.congested()
+            self._count -= self._sizes[0]
+            self._bytes -= self._sizes[1]
+            if self._batches:
+                items, size = self._batches.popleft()
+                self._current, self._sizes = iter(items), (len(items), size)
+            else:
+                self._sizes = (0, 0)
+                self._scheduled = False
+            more = self._scheduled
+            relieved = congested and not self.congested()
+        if relieved:
+            self._target._engine.wake()
+        return more
+
+    def on_thread(self) -> bool:
+        """Whether the caller runs on the thread that runs the handlers, as far as it is known."""
+        known = getattr(self._dispatch, "thread_ident", None)
+        return threading.get_ident() == (self._thread if known is None else known)
+
+    def raised(self, exc: BaseException) -> None:
+        """Report what a handler let out, where the loop behind `dispatch` reports such things."""
+        hook = getattr(self._dispatch, "report_exception", None)
+        handler = getattr(getattr(self._dispatch, "__self__", None), "call_exception_handler", None)
+        try:
+            if hook is not None:
+                hook(exc)
+            elif handler is not None:
+                handler({"message": "Exception in a bws event handler", "exception": exc})
+            else:
+                traceback: TracebackType | None = exc.__traceback__
+                sys.excepthook(type(exc), exc, traceback)
+        except Exception:
+            log.exception("the exception hook raised")

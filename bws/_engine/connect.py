@@ -1,0 +1,439 @@
+"""The way to the server: addresses, proxy, TCP, TLS. Every wait can be aborted and has an end."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import ipaddress
+import os
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from .._settings import Address, Settings
+from .._system import KEEPALIVE, Poller, Waker, proxy_possible
+from ..errors import HandshakeError, ProxyError
+from .handshake import HeadReader
+
+__all__ = ["Aborted", "Patience", "connect"]
+
+STAGGER = 0.25  # s until the next address is tried beside one that does not answer (RFC 8305 section 5)
+_T = TypeVar("_T")
+
+
+class Aborted(ConnectionAbortedError):
+    """close() was called before the connection was open."""
+
+    def __init__(self) -> None:
+        super().__init__("close() was called before the connection was open")
+
+
+class Patience:
+    """Waits for the network until something comes, the time is up, or the program gives up.
+
+    Args:
+        waker: Set by whoever wants the wait looked at again.
+        given_up: Whether the program has given up.
+        timeout: Seconds from now, or None.
+
+    Attributes:
+        stage: What is being waited for, for the time-out's message.
+    """
+
+    def __init__(self, waker: Waker, given_up: Callable[[], bool], timeout: float | None) -> None:
+        self.waker = waker
+        self.stage = "starting"
+        self._given_up = given_up
+        self._timeout = timeout
+        self._end = None if timeout is None else time.monotonic() + timeout
+        self._poller = Poller(waker)
+
+    def left(self) -> float | None:
+        """Seconds that are left, or None for no limit.
+
+        Raises:
+            Aborted: The program has given up.
+            TimeoutError: Nothing is left.
+        """
+        if self._given_up():
+            raise Aborted
+        if self._end is None:
+            return None
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(
+                f"the connection was not open within open_timeout={self._timeout:g} s; last: {self.stage}"
+            )
+        return left
+
+    def wait(self, sock: socket.socket | None, read: bool = False, write: bool = False) -> None:
+        """Wait until `sock` is ready, or (without one) until the waker is set.
+
+        Raises:
+            Aborted: The program has given up.
+            TimeoutError: The time is up.
+        """
+        fd = -1 if sock is None else sock.fileno()
+        while True:
+            readable, writable, woken = self._poller.wait(fd, read, write, self.left())
+            if woken:
+                self.waker.clear()
+                self.left()
+            if readable or writable or (woken and sock is None):
+                return
+
+    def background(self, call: Callable[[], _T], discard: Callable[[_T], object] = lambda result: None) -> _T:
+        r"""Run a call that cannot be interrupted on a thread of its own, and wait for it here.
+
+        Raises:
+            Aborted, TimeoutError: As `wait`; the thread ends when the call comes back, and `discard`\\ s its result.
+        """
+        lock = threading.Lock()  # guards `outcome` and `abandoned`
+        outcome: list[Any] = []
+        abandoned = False
+
+        def run() -> None:
+            try:
+                entry: tuple[bool, Any] = (True, call())
+            except BaseException as exc:
+                entry = (False, exc)
+            with lock:
+                if not abandoned:
+                    outcome.append(entry)
+            if not outcome and entry[0]:
+                discard(entry[1])
+            self.waker.wake()
+
+        threading.Thread(target=run, name=f"bws {self.stage}", daemon=True).start()
+        try:
+            while not outcome:
+                self.wait(None)
+        except BaseException:
+            with lock:
+                abandoned = True
+            if outcome and outcome[0][0]:
+                discard(outcome[0][1])
+            raise
+        done, result = outcome[0]
+        if not done:
+            raise result
+        return result  # type: ignore[no-any-return]
+
+
+def connect(settings: Settings, patience: Patience) -> socket.socket:
+    """A connected, non-blocking socket (an `ssl.SSLSocket` for wss:), ready for the opening handshake.
+
+    Raises:
+        OSError: It could not be made: DNS, TCP, TLS, proxy, time-out, abort; the message names the host.
+    """
+    address = settings.address
+    proxy = (
+        settings.proxy if isinstance(settings.proxy, str) else _environment_proxy(address) if settings.proxy else None
+    )
+    if proxy is None:
+        sock = _tcp(address.host, address.port, patience)
+    elif proxy.startswith("socks"):
+        sock = _socks(proxy, address, patience)
+    else:
+        sock = _http_proxy(proxy, address, patience)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for option in KEEPALIVE:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(*option)
+        return _tls(sock, address, settings.ssl, patience) if address.secure else sock
+    except BaseException:
+        sock.close()
+        raise
+
+
+def explained(exc: OSError, what: str) -> OSError:
+    """An exception of the same class whose message also says to which host it happened."""
+    reason = exc.strerror if isinstance(exc.strerror, str) else str(exc) or type(exc).__name__
+    new = type(exc)(exc.errno, f"{what}: {reason}") if exc.errno is not None else type(exc)(f"{what}: {reason}")
+    for name in ("verify_code", "verify_message", "reason", "library"):
+        if hasattr(exc, name):
+            with contextlib.suppress(AttributeError):
+                setattr(new, name, getattr(exc, name))
+    new.__cause__ = exc
+    return new
+
+
+# -- addresses and TCP --------------------------------------------------------------------------------
+
+_Info = tuple[Any, Any, int, str, Any]
+
+
+def _resolve(host: str, port: int, patience: Patience) -> list[_Info]:
+    patience.stage = f"looking up host {host!r}"
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        numeric = False
+    else:
+        numeric = True
+    try:
+        if numeric:
+            return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
+        infos = patience.background(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except socket.gaierror as exc:
+        raise explained(exc, f"host {host!r} was not found") from exc
+    except UnicodeError as exc:
+        # The codec that getaddrinfo uses refuses empty labels and labels of over 63 characters.
+        raise socket.gaierror(socket.EAI_NONAME, f"host {host!r} was not found: {exc}") from exc
+    # RFC 8305 section 4: the families take turns, the first one first.
+    first = [info for info in infos if info[0] == infos[0][0]]
+    second = [info for info in infos if info[0] != infos[0][0]]
+    longer = max(len(first), len(second))
+    return [info for i in range(longer) for family in (first, second) for info in family[i : i + 1]]
+
+
+def _tcp(host: str, port: int, patience: Patience) -> socket.socket:
+    """Connect to the first address that answers; one that does not answer costs `STAGGER` seconds."""
+    infos = _resolve(host, port, patience)
+    where = f"host {host!r} port {port}"
+    patience.stage = f"connecting to {where}"
+    errors: list[OSError] = []
+    trying: dict[socket.socket, Any] = {}
+    selector = getattr(selectors, "PollSelector", selectors.SelectSelector)()  # neither takes a descriptor
+    selector.register(patience.waker, selectors.EVENT_READ)
+    try:
+        while infos or trying:
+            if infos:
+                sock = _begin(infos.pop(0), errors)
+                if sock is None:
+                    continue
+                trying[sock] = selector.register(sock, selectors.EVENT_WRITE)
+            winner = _first_connected(selector, trying, errors, patience, STAGGER if infos else None)
+            if winner is not None:
+                del trying[winner]
+                return winner
+        raise explained(errors[0], f"no connection to {where}")
+    finally:
+        selector.close()
+        for sock in trying:
+            sock.close()
+
+
+def _begin(info: _Info, errors: list[OSError]) -> socket.socket | None:
+    """Start to connect to one address."""
+    family, kind, proto, _, address = info
+    sock = None
+    try:
+        sock = socket.socket(family, kind, proto)
+        sock.setblocking(False)
+        sock.connect(address)
+    except BlockingIOError:
+        return sock
+    except OSError as exc:
+        errors.append(exc)
+        if sock is not None:
+            sock.close()
+        return None
+    return sock
+
+
+def _first_connected(
+    selector: selectors.BaseSelector,
+    trying: dict[socket.socket, Any],
+    errors: list[OSError],
+    patience: Patience,
+    limit: float | None,
+) -> socket.socket | None:
+    """The first socket that is connected; None when one failed, or after `limit` seconds."""
+    left = patience.left()
+    limits = [seconds for seconds in (left, limit) if seconds is not None]
+    for key, _ in selector.select(min(limits) if limits else None):
+        sock = key.fileobj
+        if not isinstance(sock, socket.socket):
+            patience.waker.clear()
+            patience.left()
+            continue
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not code and not _to_itself(sock):
+            selector.unregister(sock)
+            return sock
+        code = code or errno.ECONNREFUSED
+        errors.append(_os_error(code))
+        selector.unregister(sock)
+        del trying[sock]
+        sock.close()
+    return None
+
+
+def _os_error(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
+
+
+def _to_itself(sock: socket.socket) -> bool:
+    """Whether a loopback port where nobody listens was connected to itself (TCP simultaneous open)."""
+    try:
+        return bool(sock.getsockname() == sock.getpeername())
+    except OSError:
+        return True  # it is gone again
+
+
+# -- TLS ----------------------------------------------------------------------------------------------
+
+_default_context: ssl.SSLContext | None = None
+
+
+def _tls(sock: socket.socket, address: Address, context: ssl.SSLContext | None, patience: Patience) -> socket.socket:
+    global _default_context
+    host = address.host.rstrip(".")
+    patience.stage = f"TLS handshake with host {host!r}"
+    if context is None:
+        if _default_context is None:
+            fresh = ssl.create_default_context()  # the system's store, host name checked
+            fresh.minimum_version = max(fresh.minimum_version, ssl.TLSVersion.TLSv1_2)
+            fresh.set_alpn_protocols(["http/1.1"])
+            _default_context = fresh
+        context = _default_context
+    try:
+        secure = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+    except ValueError as exc:
+        raise ssl.SSLError(1, f"TLS with host {host!r} is not possible: {exc}") from exc
+    try:
+        while True:
+            try:
+                secure.do_handshake()
+                return secure
+            except ssl.SSLWantReadError:
+                patience.wait(secure, read=True)
+            except ssl.SSLWantWriteError:
+                patience.wait(secure, write=True)
+    except (Aborted, TimeoutError):
+        secure.close()
+        raise
+    except OSError as exc:
+        secure.close()
+        raise explained(exc, f"TLS handshake with host {host!r} failed") from exc
+    except BaseException:
+        secure.close()
+        raise
+
+
+# -- proxies ------------------------------------------------------------------------------------------
+
+
+def _environment_proxy(address: Address) -> str | None:
+    """The proxy that the environment (or the system, on macOS and Windows) names for this URL."""
+    if not proxy_possible():
+        return None  # the usual case, without an import that takes longer than a connection
+    from urllib.request import getproxies, proxy_bypass
+
+    proxies = getproxies()
+    own = ("wss", "https") if address.secure else ("ws", "http")
+    chosen = next((proxies[name] for name in (*own, "all") if proxies.get(name)), None)
+    if not chosen or proxy_bypass(f"{address.host}:{address.port}") or proxy_bypass(address.host):
+        return None
+    return chosen if "://" in chosen else "http://" + chosen
+
+
+def _http_proxy(proxy: str, address: Address, patience: Patience) -> socket.socket:
+    """A tunnel (RFC 9110 section 9.3.6)."""
+    parts = urlsplit(proxy)
+    if parts.scheme != "http" or not parts.hostname:
+        raise ProxyError(f"proxy {parts.scheme}://...: expected http, socks4, socks4a, socks5 or socks5h and a host")
+    shown = f"proxy {parts.hostname!r} port {parts.port or 80}"
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    lines = [f"CONNECT {host}:{address.port} HTTP/1.1", f"Host: {host}:{address.port}"]
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        lines.append("Proxy-Authorization: Basic " + base64.b64encode(pair).decode("ascii"))
+    sock = _tcp(parts.hostname, parts.port or 80, patience)
+    try:
+        patience.stage = f"waiting for {shown}"
+        write(sock, ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"), patience)
+        reader = HeadReader(f"the answer of {shown}")
+        try:
+            while (head := reader.feed(read(sock, reader, patience))) is None:
+                pass
+        except HandshakeError as exc:
+            raise ProxyError(str(exc)) from None
+        if not 200 <= head.status < 300:
+            raise ProxyError(f"{shown} answered HTTP {head.status} {head.reason}".rstrip(), head.status)
+        if reader.rest:
+            raise ProxyError(f"{shown} sent {len(reader.rest)} bytes before the server could")
+        return sock
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _socks(proxy: str, address: Address, patience: Patience) -> socket.socket:
+    """SOCKS through python-socks, which blocks: it runs on a thread of its own."""
+    try:
+        from python_socks import ProxyError as SocksError
+        from python_socks import ProxyType
+        from python_socks.sync import Proxy
+    except ImportError:
+        raise ProxyError("a SOCKS proxy needs the package python-socks; run: pip install 'bws[socks]'") from None
+    parts = urlsplit(proxy)
+    kind = ProxyType.SOCKS4 if parts.scheme in ("socks4", "socks4a") else ProxyType.SOCKS5
+    shown = f"proxy {parts.hostname!r} port {parts.port or 1080}"
+    patience.stage = f"waiting for {shown}"
+    client = Proxy(
+        proxy_type=kind,
+        host=parts.hostname or "",
+        port=parts.port or 1080,
+        username=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+        rdns=parts.scheme in ("socks4a", "socks5h"),
+    )
+    left = patience.left()
+    try:
+        sock: socket.socket = patience.background(
+            lambda: client.connect(address.host, address.port, timeout=86400 if left is None else left),
+            lambda late: late.close(),
+        )
+    except (Aborted, TimeoutError):
+        raise
+    except (SocksError, OSError) as exc:
+        raise ProxyError(f"{shown} failed: {exc}") from exc
+    sock.setblocking(False)
+    return sock
+
+
+# -- bytes, before the engine's loop takes over -------------------------------------------------------
+
+
+def read(sock: socket.socket, reader: HeadReader, patience: Patience) -> bytes:
+    """What comes next.
+
+    Raises:
+        HandshakeError: The connection ended.
+    """
+    while True:
+        try:
+            data = sock.recv(65536)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            patience.wait(sock, read=True)
+        except ssl.SSLWantWriteError:
+            patience.wait(sock, write=True)
+        except OSError as exc:
+            raise explained(exc, "the connection was lost during the opening handshake") from exc
+        else:
+            if not data:
+                raise reader.eof()
+            return data
+
+
+def write(sock: socket.socket, data: bytes, patience: Patience) -> None:
+    """Send all of `data`."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[sock.send(view) :]
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            patience.wait(sock, write=True)
+        except ssl.SSLWantReadError:
+            patience.wait(sock, read=True)
+        except OSError as exc:
+            raise explained(exc, "the connection was lost during the opening handshake") from exc

@@ -1,0 +1,123 @@
+"""permessage-deflate (RFC 7692)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ..errors import HandshakeError, ProtocolError
+
+__all__ = ["OFFER", "Agreement", "Deflater", "Inflater", "agree"]
+
+OFFER = "permessage-deflate; client_max_window_bits"
+_STEP = 64 * 1024  # bytes of output at a time
+_TAIL = b"\x00\x00\xff\xff"  # what the sender leaves away, section 7.2.1
+_SMALLEST = 64  # bytes of a message from which compressing pays
+_LEVEL = 1  # as fast as the network allows: level 6 gains little on JSON and takes three times as long
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What client and server agreed on (section 7.1)."""
+
+    server_no_context_takeover: bool = False
+    client_no_context_takeover: bool = False
+    server_max_window_bits: int = 15
+    client_max_window_bits: int = 15
+
+
+def agree(extensions: Sequence[tuple[str, Sequence[tuple[str, str | None]]]]) -> Agreement:
+    """Check the extensions that the server accepted against `OFFER`.
+
+    Args:
+        extensions: Name and parameters of each.
+
+    Raises:
+        HandshakeError: They are not exactly permessage-deflate with legal parameters.
+    """
+    if len(extensions) != 1 or extensions[0][0] != "permessage-deflate":
+        names = ", ".join(name for name, _ in extensions)
+        raise HandshakeError(f"the server accepted extensions that were not offered: {names}")
+    chosen: dict[str, bool | int] = {}
+    for name, value in extensions[0][1]:
+        if name in chosen:
+            raise HandshakeError(f"permessage-deflate: the parameter {name} is there twice")
+        if name in ("server_no_context_takeover", "client_no_context_takeover") and value is None:
+            chosen[name] = True
+        elif (
+            name in ("server_max_window_bits", "client_max_window_bits")
+            and value in ("8", "9", "10", "11", "12", "13", "14", "15")
+        ):  # fmt: skip
+            chosen[name] = int(value)
+        else:
+            shown = name if value is None else f"{name}={value}"
+            raise HandshakeError(f"permessage-deflate: the parameter {shown} is not legal")
+    return Agreement(**chosen)  # type: ignore[arg-type]
+
+
+class Inflater:
+    """Decompresses the messages of one connection, in bounded steps."""
+
+    __slots__ = ("_bits", "_keep", "_zlib")
+
+    def __init__(self, agreement: Agreement) -> None:
+        # A window that is larger than the sender's does no harm; zlib has no 8 for raw streams.
+        self._bits = -max(9, agreement.server_max_window_bits)
+        self._keep = not agreement.server_no_context_takeover
+        self._zlib = zlib.decompressobj(self._bits)
+
+    def inflate(self, data: bytes, last: bool) -> Iterator[bytes]:
+        """Decompress a piece of a message; `last`: the message ends with it.
+
+        Raises:
+            ProtocolError: The data is corrupt.
+        """
+        if last:
+            data += _TAIL
+        try:
+            while data:
+                piece = self._zlib.decompress(data, _STEP)
+                if piece:
+                    yield piece
+                if self._zlib.eof:
+                    # A block with BFINAL ended the stream; what follows is a new one (section 7.2.3.4).
+                    data = self._zlib.unused_data
+                    self._zlib = zlib.decompressobj(self._bits)
+                    if data == _TAIL:
+                        break
+                else:
+                    data = self._zlib.unconsumed_tail
+                    if not data and len(piece) == _STEP:
+                        # Output may be left inside zlib although the input is used up.
+                        while piece := self._zlib.decompress(b"", _STEP):
+                            yield piece
+        except zlib.error as exc:
+            raise ProtocolError(f"a compressed message is corrupt: {exc}") from None
+        if last and not self._keep:
+            self._zlib = zlib.decompressobj(self._bits)
+
+
+class Deflater:
+    """Compresses the messages of one connection, when it pays. Used with the send lock held."""
+
+    __slots__ = ("_bits", "_keep", "_zlib")
+
+    def __init__(self, agreement: Agreement) -> None:
+        self._bits = agreement.client_max_window_bits
+        self._keep = not agreement.client_no_context_takeover
+        self._zlib = self._new() if self._bits > 8 else None  # zlib cannot write with a window of 256 bytes
+
+    def _new(self) -> zlib._Compress:
+        return zlib.compressobj(_LEVEL, zlib.DEFLATED, -self._bits)
+
+    def deflate(self, data: bytes | memoryview) -> bytes | None:
+        """`data` compressed, or None when it is to be sent as it is."""
+        if self._zlib is None or len(data) < _SMALLEST:
+            return None
+        out = self._zlib.compress(data) + self._zlib.flush(zlib.Z_SYNC_FLUSH)
+        pays = len(out) - len(_TAIL) < len(data)
+        if not self._keep or not pays:
+            # A new stream refers to nothing that the peer has not seen.
+            self._zlib = self._new()
+        return out[: -len(_TAIL)] if pays else None

@@ -1,0 +1,305 @@
+"""Bytes to messages, many at a time, and messages to masked frames (RFC 6455 section 5)."""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from codecs import utf_8_decode
+from collections.abc import Callable
+
+from ..errors import ProtocolError
+from .deflate import Inflater
+from .interface import Item
+
+__all__ = ["CLOSE", "PING", "PONG", "FrameReader", "Keys", "close_payload", "frame", "mask", "parse_close"]
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+FIN, RSV1, RSV = 0x80, 0x40, 0x70
+MAX_CONTROL = 125  # bytes, section 5.5
+_BLOCK = 1024  # fragments that are joined at a time, so that tiny ones do not cost 50 times their size
+_NAMES = {0: "continuation", 1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
+
+
+class FrameReader:
+    """Turns what `recv` returned into messages, checked as it comes: a violation shows at its first byte.
+
+    Not thread-safe: used by the thread that owns the connection's reading.
+
+    Args:
+        max_size: Bytes of one message, after decompression.
+        control: Called with opcode and payload of each control frame, in order; may append to `items`.
+        inflater: The decompressor, when permessage-deflate was agreed.
+
+    Attributes:
+        items: What has been read so far; the owner takes the list away and puts an empty one in its place.
+        left: Payload bytes of the present data frame that are still to come.
+        stopped: Set by `control` at the peer's close frame: what follows it is ignored (section 5.5.1).
+    """
+
+    __slots__ = (
+        "_blocks", "_control", "_fin", "_inflater", "_inflating", "_max_size", "_opcode", "_parts", "_rest", "_size",
+        "_tail", "items", "left", "stopped",
+    )  # fmt: skip
+
+    def __init__(
+        self, max_size: int | None, control: Callable[[int, bytes], None], inflater: Inflater | None = None
+    ) -> None:
+        self.items: list[Item] = []
+        self.left = 0
+        self.stopped = False
+        self._max_size = sys.maxsize if max_size is None else max_size
+        self._control = control
+        self._inflater = inflater
+        self._rest = b""  # an incomplete header or control frame
+        # The message in progress:
+        self._opcode = 0  # TEXT or BINARY; 0: none
+        self._fin = False  # whether the present frame is its last
+        self._inflating = False
+        self._size = 0  # bytes, as announced or inflated
+        self._tail = b""  # of text: the incomplete character at the end
+        self._parts: list[str] | list[bytes] = []
+        self._blocks: list[str] | list[bytes] = []
+
+    def feed(self, data: bytes) -> None:
+        """Read `data`.
+
+        Raises:
+            ProtocolError: The peer broke a rule; `items` has what came before.
+        """
+        pos = 0
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        end = len(data)
+        try:
+            if self.left:
+                pos = self._payload(data, 0, end)
+            append, max_size = self.items.append, self._max_size
+            while pos < end and not self.stopped:
+                # The common case first: an unfragmented message that is all there.
+                first = data[pos]
+                if (first == 0x81 or first == 0x82) and not self._opcode and end - pos > 3:
+                    size = data[pos + 1]
+                    start = pos + 2
+                    if size == 126:
+                        size = data[start] << 8 | data[pos + 3]
+                        start = pos + 4
+                        stop = start + size if size > 125 else sys.maxsize
+                    else:
+                        stop = start + size if size < 126 else sys.maxsize
+                    if stop <= end and size <= max_size:
+                        pos = stop
+                        if first == 0x81:
+                            append(str(data[start:stop], "utf-8"))
+                        else:
+                            append(data[start:stop])
+                        continue
+                pos = self._frame(data, pos, end)
+        except UnicodeDecodeError as exc:
+            raise ProtocolError(
+                f"a text message is not UTF-8: {exc.reason} (0x{exc.object[exc.start]:02x})", 1007
+            ) from None
+
+    def _frame(self, data: bytes, pos: int, end: int) -> int:
+        """Read the frame at `pos`, checking each byte as soon as it is there; the position after what was read."""
+        first = data[pos]
+        opcode, fin = first & 15, bool(first & FIN)
+        self._check_first(first, opcode, fin)
+        if end - pos < 2:
+            return self._keep(data, pos, end)
+        size = data[pos + 1]
+        if size & 0x80:
+            raise ProtocolError("a frame from the server is masked (RFC 6455 section 5.1)")
+        if opcode >= CLOSE and size > MAX_CONTROL:
+            raise ProtocolError(f"a {_NAMES[opcode]} frame has over 125 bytes (RFC 6455 section 5.5)")
+        start = pos + 2
+        if size > 125:
+            start += 2 if size == 126 else 8
+            if size == 127 and end - pos > 2 and data[pos + 2] & 0x80:
+                raise ProtocolError("a 64-bit length has its top bit set (RFC 6455 section 5.2)")
+            if start > end:
+                return self._keep(data, pos, end)
+            shortest = 126 if size == 126 else 65536
+            size = int.from_bytes(data[pos + 2 : start], "big")
+            if size < shortest:
+                raise ProtocolError(f"the length {size} is not in its shortest form (RFC 6455 section 5.2)")
+        if opcode >= CLOSE:
+            if start + size > end:
+                return self._keep(data, pos, end)
+            self._control(opcode, data[start : start + size])
+            return start + size
+        if opcode:
+            self._opcode = opcode
+            self._inflating = bool(first & RSV1)
+            self._size = 0
+        if size > self._max_size - (0 if self._inflating else self._size):
+            raise ProtocolError(
+                f"a message of {self._size + size:,} bytes or more is over max_size={self._max_size:,}", 1009
+            )
+        self.left, self._fin = size, fin
+        return self._payload(data, start, end)
+
+    def _check_first(self, first: int, opcode: int, fin: bool) -> None:
+        """The rules for a frame's first byte (RFC 6455 sections 5.2, 5.4, 5.5; RFC 7692 section 6)."""
+        reserved = first & RSV
+        if reserved and not (reserved == RSV1 and self._inflater is not None and opcode in (TEXT, BINARY)):
+            raise ProtocolError(
+                f"reserved bits are set (first byte 0x{first:02x}) and no extension gives them a meaning"
+            )
+        if opcode not in _NAMES:
+            raise ProtocolError(f"opcode {opcode} is reserved (RFC 6455 section 5.2)")
+        if opcode >= CLOSE:
+            if not fin:
+                raise ProtocolError(f"a {_NAMES[opcode]} frame is fragmented (RFC 6455 section 5.5)")
+        elif opcode == CONTINUATION:
+            if not self._opcode:
+                raise ProtocolError("a continuation frame without a message to continue (RFC 6455 section 5.4)")
+        elif self._opcode:
+            raise ProtocolError("a new message inside a fragmented one (RFC 6455 section 5.4)")
+
+    def _keep(self, data: bytes, pos: int, end: int) -> int:
+        self._rest = data[pos:]
+        return end
+
+    # -- the payload of data frames ---------------------------------------------------------------
+
+    def _payload(self, data: bytes, pos: int, end: int) -> int:
+        """Take what is there of the present frame's payload; the position after it."""
+        stop = min(end, pos + self.left)
+        self.left -= stop - pos
+        chunk = data[pos:stop]
+        if self._inflating and self._inflater is not None:
+            self._inflate(self._inflater, chunk, last=self._fin and not self.left)
+        else:
+            self._size += len(chunk)
+            self._store(chunk)
+        if not self.left and self._fin:
+            self._finish()
+        return stop
+
+    def _inflate(self, inflater: Inflater, chunk: bytes, last: bool) -> None:
+        for piece in inflater.inflate(chunk, last):
+            self._size += len(piece)
+            if self._size > self._max_size:
+                raise ProtocolError(f"a message inflates to more than max_size={self._max_size:,} bytes", 1009)
+            self._store(piece)
+
+    def _store(self, chunk: bytes) -> None:
+        if not chunk:
+            return
+        part: str | bytes = chunk
+        if self._opcode == TEXT:
+            # Decoded as it comes, so that a bad byte shows at once; only a character's end is waited for.
+            chunk = self._tail + chunk
+            part, used = utf_8_decode(chunk, "strict", False)
+            self._tail = chunk[used:]
+        self._parts.append(part)  # type: ignore[arg-type]
+        if len(self._parts) == _BLOCK:
+            self._blocks.append(self._join(self._parts))  # type: ignore[arg-type]
+            self._parts = []
+
+    def _join(self, parts: list[str] | list[bytes]) -> str | bytes:
+        if len(parts) == 1:
+            return parts[0]
+        return ("" if self._opcode == TEXT else b"").join(parts)  # type: ignore[arg-type]
+
+    def _finish(self) -> None:
+        if self._tail:
+            raise ProtocolError("a text message is not UTF-8: it ends inside a character", 1007)
+        self.items.append(self._join([*self._blocks, *self._parts]))
+        self._opcode = 0
+        self._parts, self._blocks = [], []
+
+
+# -- closing ------------------------------------------------------------------------------------------
+
+
+def parse_close(payload: bytes) -> tuple[int, str]:
+    """Code and reason of a close frame; an empty one has 1005 (RFC 6455 sections 5.5.1, 7.4).
+
+    Raises:
+        ProtocolError: The payload has one byte, a code that may not be sent, or a reason that is not UTF-8.
+    """
+    if not payload:
+        return 1005, ""
+    if len(payload) == 1:
+        raise ProtocolError("a close frame has one byte, which is no close code (RFC 6455 section 5.5.1)")
+    code = int.from_bytes(payload[:2], "big")
+    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        raise ProtocolError(f"close code {code} may not be sent (RFC 6455 section 7.4)")
+    try:
+        return code, payload[2:].decode("utf-8")
+    except UnicodeDecodeError:
+        raise ProtocolError("the reason in a close frame is not UTF-8", 1007) from None
+
+
+def close_payload(code: int | None, reason: bytes = b"") -> bytes:
+    """The payload of a close frame; empty without a code."""
+    return b"" if code is None else struct.pack("!H", code) + reason[: MAX_CONTROL - 2]
+
+
+# -- sending ------------------------------------------------------------------------------------------
+
+
+class Keys:
+    """Masking keys: fresh for each frame and unpredictable (RFC 6455 section 5.3), bought 128 at a time."""
+
+    __slots__ = ("_pool", "_pos")
+
+    def __init__(self) -> None:
+        self._pool = b""
+        self._pos = 0
+
+    def next(self) -> bytes:
+        """Four random bytes. Called with the send lock held."""
+        pos = self._pos
+        if pos == len(self._pool):
+            self._pool, pos = os.urandom(512), 0
+        self._pos = pos + 4
+        return self._pool[pos : pos + 4]
+
+
+def frame(opcode: int, payload: bytes | memoryview, key: bytes, rsv1: bool = False) -> bytes:
+    """One masked frame with FIN set.
+
+    Args:
+        opcode: 1 text, 2 binary, 8 close, 9 ping, 10 pong.
+        payload: The unmasked payload.
+        key: The four bytes of the masking key.
+        rsv1: Whether the payload is compressed.
+    """
+    size = len(payload)
+    first = FIN | RSV1 | opcode if rsv1 else FIN | opcode
+    if size < 126:
+        head = bytes((first, 0x80 | size)) + key
+    elif size < 65536:
+        head = struct.pack("!BBH", first, 0xFE, size) + key
+    else:
+        head = struct.pack("!BBQ", first, 0xFF, size) + key
+    return head + mask(payload, key)
+
+
+_SLICES = 128 * 1024  # bytes from which four translations beat one long integer
+_tables: dict[int, bytes] = {}
+
+
+def mask_in_python(data: bytes | memoryview, key: bytes) -> bytes:
+    """`data` with the repeated `key` xored in (RFC 6455 section 5.3)."""
+    size = len(data)
+    if size < _SLICES:
+        mask = int.from_bytes((key * (size // 4 + 1))[:size], "little")
+        return (int.from_bytes(data, "little") ^ mask).to_bytes(size, "little")
+    data, out = bytes(data), bytearray(size)
+    for i, byte in enumerate(key):
+        table = _tables.get(byte)
+        if table is None:
+            table = _tables[byte] = bytes(byte ^ other for other in range(256))
+        out[i::4] = data[i::4].translate(table)
+    return bytes(out)
+
+
+mask: Callable[[bytes | memoryview, bytes], bytes]
+try:
+    from websockets.speedups import apply_mask as mask
+except ImportError:  # without bws[speed]
+    mask = mask_in_python

@@ -1,0 +1,89 @@
+"""The seam between the browser's object and the network: what is asked of an engine, and what it reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .._state import Ending
+
+__all__ = ["CloseFrame", "Ending", "Engine", "Item", "Listener", "Opened", "Pong"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The opening handshake is done."""
+
+    protocol: str
+    extensions: str
+
+
+@dataclass(frozen=True)
+class CloseFrame:
+    """The peer's close frame is in, and no closing handshake had begun."""
+
+
+@dataclass(frozen=True)
+class Pong:
+    """The answer to a ping of the program's."""
+
+    callback: Callable[[float], object]
+    seconds: float
+
+
+# What an engine reports, in wire order. A message is its bare data: no object is made beside the event's.
+Item = Any  # str | bytes | Opened | CloseFrame | Pong | Ending
+
+
+class Listener(Protocol):
+    """Whom an engine reports to; every method is called from the engine's own threads."""
+
+    def deliver(self, items: Sequence[Item], size: int) -> None:
+        """Take `items`, which came in `size` bytes, one batch after the other; may run handlers, and so may last."""
+
+    def woken(self) -> None:
+        """The engine's thread was woken by `Engine.wake`, and is not inside `deliver`."""
+
+    def congested(self) -> bool:
+        """Whether so much waits to be taken that nothing more should be read now."""
+
+
+class Engine(Protocol):
+    """One connection; every method may be called from any thread and returns without waiting for the network."""
+
+    def start(self) -> None:
+        """Begin to connect."""
+
+    def send(self, opcode: int, payload: bytes | memoryview) -> bool:
+        """Send one message; False when it came too late and was dropped."""
+
+    def ping(self, payload: bytes, callback: Callable[[float], object] | None) -> None:
+        """Send a ping; its pong is reported if there is a callback."""
+
+    def close(self, code: int | None, reason: bytes) -> None:
+        """Begin the closing handshake behind what is queued; before `Opened`, abort instead."""
+
+    def abort(self) -> None:
+        """Give up a connection that is not open yet."""
+
+    def buffered(self) -> int:
+        """Payload bytes of messages that the operating system has not taken yet."""
+
+    def flush(self, timeout: float | None) -> bool:
+        """Wait until `buffered` is 0; False when the time is up or the connection over before."""
+
+    def wake(self) -> None:
+        """Have `Listener.woken` called, and congestion looked at again."""
+
+    def on_thread(self) -> bool:
+        """Whether the caller runs on the engine's thread."""
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the engine's thread to end."""
+
+    def kill(self) -> None:
+        """Cut the connection."""
+
+    def forget(self) -> None:
+        """After a fork, in the child: let go of everything without a word on the wire."""

@@ -1,0 +1,62 @@
+"""The checked arguments of one WebSocket, as the engine takes them."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+
+from ._version import __version__
+
+__all__ = ["Address", "Settings"]
+
+OPEN_TIMEOUT = 30.0  # s, from the constructor to open
+CLOSE_TIMEOUT = 10.0  # s, from close() to the peer's close frame; Chromium has 60
+MAX_SIZE = 128 * 1024 * 1024  # bytes of one message
+USER_AGENT = f"bws/{__version__}"
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a URL leads.
+
+    Attributes:
+        href: The serialized URL.
+        secure: Whether TLS is spoken.
+        host: Host name or IP address to connect to, without brackets.
+        port: TCP port.
+        authority: ``host`` or ``host:port`` as the Host header has it.
+        origin: ``ws(s)://`` and the authority: what message events carry.
+        target: Path and query of the request line.
+        authorization: The userinfo as a Basic credential, or ''.
+    """
+
+    href: str
+    secure: bool
+    host: str
+    port: int
+    authority: str
+    origin: str
+    target: str
+    authorization: str = ""
+
+    @property
+    def http_origin(self) -> str:
+        """The server's own origin, as the Origin header has it."""
+        return ("https" if self.secure else "http") + "://" + self.authority
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of one WebSocket; times in seconds, sizes in bytes, None for no limit or off."""
+
+    address: Address
+    protocols: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    ssl: ssl.SSLContext | None = None
+    proxy: bool | str | None = True
+    open_timeout: float | None = OPEN_TIMEOUT
+    close_timeout: float | None = CLOSE_TIMEOUT
+    ping_interval: float | None = None
+    ping_timeout: float | None = None
+    max_size: int | None = MAX_SIZE
+    compression: bool = True

@@ -1,0 +1,185 @@
+"""All that differs between operating systems, in one place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+__all__ = ["KEEPALIVE", "Poller", "Waker", "close_descriptor", "proxy_possible", "wait_for"]
+
+WINDOWS = sys.platform == "win32"
+_LONGEST = 3600.0  # s: one wait; a longer one is a loop of these, so that no OS limit is reached
+_SLICE = 0.05  # s: how long Ctrl-C may take where waiting for a lock cannot be interrupted
+
+
+def _keepalive() -> list[tuple[int, int, int]]:
+    """Socket options that end a half-open connection in about a minute and a half (30 s + 6 x 10 s)."""
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    # macOS calls the first one TCP_KEEPALIVE; Windows has all three since Windows 10 1709.
+    for names, value in (
+        (("TCP_KEEPIDLE", "TCP_KEEPALIVE"), 30),
+        (("TCP_KEEPINTVL",), 10),
+        (("TCP_KEEPCNT",), 6),
+    ):
+        for name in names:
+            if hasattr(socket, name):
+                options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+                break
+    return options
+
+
+KEEPALIVE = _keepalive()
+
+
+class Waker:
+    """Something to poll that another thread, or this one, can make readable."""
+
+    __slots__ = ("_lock", "_read", "_set", "_write")
+
+    def __init__(self) -> None:
+        # Guards the descriptors against being closed, and given to somebody else, while they are written to.
+        self._lock = threading.Lock()
+        self._set = False
+        self._read: int | socket.socket
+        self._write: int | socket.socket
+        if hasattr(os, "eventfd"):  # Linux: one descriptor instead of two
+            self._read = self._write = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        else:
+            self._read, self._write = socket.socketpair()
+            self._read.setblocking(False)
+            self._write.setblocking(False)
+
+    def fileno(self) -> int:
+        """The descriptor to poll, -1 when closed."""
+        return self._read if isinstance(self._read, int) else self._read.fileno()
+
+    def wake(self) -> None:
+        """Make it readable. May be called from any thread, also after `close`."""
+        with self._lock:
+            if self._set or self.fileno() < 0:
+                return
+            self._set = True
+            if isinstance(self._write, int):
+                os.eventfd_write(self._write, 1)
+            else:
+                self._write.send(b"\0")
+
+    def clear(self) -> None:
+        """Make it unreadable again."""
+        with self._lock:
+            if self._set and self.fileno() >= 0:
+                self._set = False
+                if isinstance(self._read, int):
+                    os.eventfd_read(self._read)
+                else:
+                    self._read.recv(16)
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        with self._lock:
+            for end in {self._read, self._write}:
+                if not isinstance(end, int):
+                    end.close()
+                elif end >= 0:
+                    os.close(end)
+            self._read = self._write = -1
+
+    def forget(self) -> None:
+        """As `close`, in the child of a fork, where another thread may have held the lock."""
+        self._lock = threading.Lock()
+        self.close()
+
+
+if hasattr(select, "poll"):
+
+    class Poller:
+        """Waits for one socket and one waker."""
+
+        __slots__ = ("_events", "_poll", "_sock", "_waker")
+
+        def __init__(self, waker: Waker) -> None:
+            self._poll = select.poll()
+            self._waker = waker.fileno()
+            self._sock = -1
+            self._events = 0
+            self._poll.register(self._waker, select.POLLIN)
+
+        def wait(self, fd: int, read: bool, write: bool, timeout: float | None) -> tuple[bool, bool, bool]:
+            """Wait until `fd` is readable or writable or the waker is set: (readable, writable, woken).
+
+            An error or hang-up counts as what was asked for. `timeout` is in seconds, None for ever.
+            """
+            events = (select.POLLIN if read else 0) | (select.POLLOUT if write else 0)
+            if fd != self._sock:
+                if self._sock >= 0:
+                    self._poll.unregister(self._sock)
+                if fd >= 0:
+                    self._poll.register(fd, events)
+                self._sock, self._events = fd, events
+            elif events != self._events:
+                # An event mask of 0 still reports hang-ups, for ever: take the descriptor out instead.
+                if events:
+                    self._poll.register(fd, events)
+                elif self._events:
+                    self._poll.unregister(fd)
+                self._events = events
+            readable = writable = woken = False
+            for ready, got in self._poll.poll(None if timeout is None else max(0, min(timeout, _LONGEST)) * 1000):
+                if ready == self._waker:
+                    woken = True
+                else:
+                    trouble = got & ~(select.POLLIN | select.POLLOUT)
+                    readable = bool(read and (got & select.POLLIN or trouble))
+                    writable = bool(write and (got & select.POLLOUT or trouble))
+            return readable, writable, woken
+
+else:  # Windows
+
+    class Poller:  # type: ignore[no-redef]
+        """Waits for one socket and one waker."""
+
+        __slots__ = ("_waker",)
+
+        def __init__(self, waker: Waker) -> None:
+            self._waker = waker.fileno()
+
+        def wait(self, fd: int, read: bool, write: bool, timeout: float | None) -> tuple[bool, bool, bool]:
+            """Wait until `fd` is readable or writable or the waker is set: (readable, writable, woken)."""
+            reading = [self._waker, fd] if read and fd >= 0 else [self._waker]
+            writing = [fd] if write and fd >= 0 else []
+            # A failed connect() shows in the third set only.
+            limit = None if timeout is None else max(0, min(timeout, _LONGEST))
+            r, w, x = select.select(reading, writing, writing, limit)
+            return fd in r, fd in w or fd in x, self._waker in r
+
+
+def wait_for(condition: threading.Condition, predicate: Callable[[], bool], timeout: float | None) -> bool:
+    """Wait, with `condition` held, until `predicate` is true; False when `timeout` seconds are over.
+
+    Ctrl-C interrupts it on every OS: on Windows a thread that waits for a lock does not see it, so there the
+    wait is cut into slices.
+    """
+    end = None if timeout is None else time.monotonic() + timeout
+    while not predicate():
+        left = _LONGEST if end is None else min(_LONGEST, end - time.monotonic())
+        if left <= 0:
+            return False
+        condition.wait(min(left, _SLICE) if WINDOWS else left)
+    return True
+
+
+def proxy_possible() -> bool:
+    """Whether a proxy may be configured; macOS and Windows have settings beside the environment's."""
+    return sys.platform in ("darwin", "win32") or any(name.lower().endswith("_proxy") for name in os.environ)
+
+
+def close_descriptor(sock: socket.socket) -> None:
+    """Close this process's copy of a socket without a word on the wire (after a fork)."""
+    with contextlib.suppress(OSError):
+        socket.close(sock.detach())

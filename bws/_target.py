@@ -1,0 +1,395 @@
+"""Handlers and the events that wait for them (https://dom.spec.whatwg.org/#interface-eventtarget)."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, overload
+
+from .events import CloseEvent, DOMEvent, MessageEvent, brief
+
+__all__ = ["EVENTS", "EventTarget", "Handler"]
+
+EVENTS = ("open", "error", "message", "close")
+HELD_MESSAGES = 1_000
+HELD_BYTES = 16 * 1024 * 1024
+_MISSING: Any = object()
+
+Handler = Callable[..., object]
+_H = TypeVar("_H", bound=Handler)
+_Plain = TypeVar("_Plain", bound=Callable[[DOMEvent], object] | Callable[[], object])
+_Message = TypeVar("_Message", bound=Callable[[MessageEvent], object] | Callable[[], object])
+_Close = TypeVar("_Close", bound=Callable[[CloseEvent], object] | Callable[[], object])
+
+log = logging.getLogger("bws")
+
+
+class Listener:
+    """One registration of one handler."""
+
+    __slots__ = ("added", "call", "fn", "once", "removed")
+
+    def __init__(self, fn: Handler, *, once: bool = False, added: bool = False) -> None:
+        self.fn = fn
+        self.call = one_argument(fn)
+        self.once = once
+        self.added = added  # by addEventListener, which adds the same function only once
+        self.removed = False
+
+
+def one_argument(fn: Handler) -> Callable[[Any], object]:
+    """A callable that takes the event, for a handler that takes the event or nothing.
+
+    Raises:
+        TypeError: `fn` is not callable, or needs something else than one positional argument or none.
+    """
+    if not callable(fn):
+        raise TypeError(f"a handler must be callable, not {brief(fn)}")
+    try:
+        signature = inspect.signature(fn)
+    except (ValueError, TypeError):
+        return fn  # some builtins have no signature: they get the event, as in the browser
+    try:
+        signature.bind(None)
+    except TypeError:
+        try:
+            signature.bind()
+        except TypeError:
+            raise TypeError(
+                f"handler {brief(fn)} must accept the event or no argument at all; its signature is {signature}"
+            ) from None
+        return lambda event: fn()
+    return fn
+
+
+class _On:
+    """The attribute ``on<type>`` (https://html.spec.whatwg.org/#event-handler-idl-attributes)."""
+
+    def __init__(self, type: str) -> None:
+        self.type = type
+        self.__doc__ = f"The handler set as ``on{type}``, or None; it runs beside the bound ones."
+
+    @overload
+    def __get__(self, target: None, owner: type) -> _On: ...
+    @overload
+    def __get__(self, target: EventTarget, owner: type) -> Handler | None: ...
+
+    def __get__(self, target: EventTarget | None, owner: type) -> _On | Handler | None:
+        if target is None:
+            return self
+        listener = target._attributes.get(self.type)
+        return None if listener is None else listener.fn
+
+    def __set__(self, target: EventTarget, fn: Handler | None) -> None:
+        target._set_attribute(self.type, fn)
+
+
+class EventTarget:
+    """Binding and unbinding of handlers, delivery, and the events that are held for a first handler."""
+
+    __slots__ = (
+        "_attributes",
+        "_flush",
+        "_flushes",
+        "_held",
+        "_held_bytes",
+        "_listeners",
+        "_lock",
+        "_warned",
+    )
+
+    onopen = _On("open")
+    onerror = _On("error")
+    onmessage = _On("message")
+    onclose = _On("close")
+
+    def __init__(self) -> None:
+        # Guards the handlers, what is held, and (in the subclass) the state. Never held while a handler runs.
+        self._lock = threading.Lock()
+        self._listeners: dict[str, tuple[Listener, ...]] = {}
+        self._attributes: dict[str, Listener] = {}
+        # Events of a type are held until its first handler; a type that is missing here has had one.
+        self._held: dict[str, deque[DOMEvent]] = {type: deque() for type in EVENTS}
+        self._held_bytes = 0
+        self._flushes: deque[str] = deque()  # types whose held events are to be delivered, in order of binding
+        self._flush = False  # whether there are any: one look per message instead of a lock
+        self._warned = False
+
+    # -- binding ----------------------------------------------------------------------------------
+
+    @overload
+    def bind(self, event: Literal["open", "error"], fn: _Plain) -> None: ...
+    @overload
+    def bind(self, event: Literal["message"], fn: _Message) -> None: ...
+    @overload
+    def bind(self, event: Literal["close"], fn: _Close) -> None: ...
+    @overload
+    def bind(self, event: str, fn: Handler) -> None: ...
+    @overload
+    def bind(self, event: Literal["open", "error"]) -> Callable[[_Plain], _Plain]: ...
+    @overload
+    def bind(self, event: Literal["message"]) -> Callable[[_Message], _Message]: ...
+    @overload
+    def bind(self, event: Literal["close"]) -> Callable[[_Close], _Close]: ...
+    @overload
+    def bind(self, event: str) -> Callable[[_H], _H]: ...
+
+    def bind(self, event: str, fn: Any = _MISSING) -> Any:
+        """Call `fn` at each event of this type; ``@ws.bind(event)`` works as a decorator *(bws extension)*.
+
+        Handlers are called in the order in which they were bound, the same one twice if bound twice. `fn`
+        gets the event if it accepts one positional argument, otherwise it is called without *(bws extension)*.
+        Events that happened before the first handler of their type was bound are delivered to it
+        *(bws extension)*. May be called from any thread.
+
+        Args:
+            event: ``'open'``, ``'error'``, ``'message'`` or ``'close'``.
+            fn: The handler; without it, a decorator is returned.
+
+        Returns:
+            None, or the decorator, which returns the function it is given.
+
+        Raises:
+            ValueError: There is no such event.
+            TypeError: `fn` is not callable, or needs more than one argument.
+        """
+        self._known(event)
+        if fn is not _MISSING:
+            self._add(event, Listener(fn))
+            return None
+
+        def decorator(function: _H) -> _H:
+            self._add(event, Listener(function))
+            return function
+
+        return decorator
+
+    def unbind(self, event: str, *fns: Handler) -> None:
+        """Remove handlers, however they were bound. May be called from any thread.
+
+        Args:
+            event: ``'open'``, ``'error'``, ``'message'`` or ``'close'``.
+            fns: The functions to remove, each as often as it is bound; without any, all of the event's
+                handlers are removed. One that is not bound is no error.
+
+        Raises:
+            ValueError: There is no such event.
+        """
+        self._known(event)
+        self._remove(event, lambda listener: not fns or any(same(listener.fn, fn) for fn in fns))
+
+    def addEventListener(self, type: str, listener: Handler, *, once: bool = False) -> None:
+        """Call `listener` at each event of this type (https://dom.spec.whatwg.org/#dom-eventtarget-addeventlistener).
+
+        The same function is added only once. May be called from any thread.
+
+        Args:
+            type: Any event type, also one of your own for `dispatchEvent`.
+            listener: The handler; it may take the event or nothing *(bws extension)*.
+            once: Whether it is removed when it is called.
+
+        Raises:
+            TypeError: `type` is not a str, or `listener` cannot be called with the event or nothing.
+        """
+        _check_type(type)
+        self._add(type, Listener(listener, once=bool(once), added=True))
+
+    def removeEventListener(self, type: str, listener: Handler) -> None:
+        """Remove one registration of `listener`; one that is not there is no error.
+
+        See https://dom.spec.whatwg.org/#dom-eventtarget-removeeventlistener. May be called from any thread.
+
+        Args:
+            type: The event type.
+            listener: The function given to `addEventListener` or `bind`.
+
+        Raises:
+            TypeError: `type` is not a str.
+        """
+        _check_type(type)
+        found: list[Listener] = []
+
+        def first(candidate: Listener) -> bool:
+            if not found and same(candidate.fn, listener):
+                found.append(candidate)
+            return candidate in found
+
+        self._remove(type, first)
+
+    def dispatchEvent(self, event: DOMEvent) -> bool:
+        """Call the handlers of `event` now, on the calling thread; the connection and its state stay as they are.
+
+        See https://dom.spec.whatwg.org/#dom-eventtarget-dispatchevent.
+
+        Args:
+            event: A `DOMEvent` (or subclass) of any type.
+
+        Returns:
+            True: no event of bws can be cancelled.
+
+        Raises:
+            TypeError: It is not a `DOMEvent`.
+        """
+        if not isinstance(event, DOMEvent):
+            raise TypeError(f"event must be a bws.DOMEvent such as DOMEvent('ready'), not {brief(event)}")
+        self._call(self._listeners.get(event.type, ()), event)
+        return True
+
+    def _known(self, event: str) -> None:
+        if event not in EVENTS:
+            raise ValueError(f"event {brief(event)} is unknown; expected 'open', 'error', 'message' or 'close'")
+
+    def _set_attribute(self, type: str, fn: Handler | None) -> None:
+        new = None if fn is None else Listener(fn)
+        with self._lock:
+            old = self._attributes.get(type)
+            listeners = self._listeners.get(type, ())
+            if new is None:
+                # "Deactivate an event handler": the next function that is set comes last.
+                self._attributes.pop(type, None)
+                listeners = tuple(listener for listener in listeners if listener is not old)
+            else:
+                self._attributes[type] = new
+                if old in listeners:
+                    listeners = tuple(new if listener is old else listener for listener in listeners)
+                else:
+                    listeners = (*listeners, new)
+            if old is not None:
+                old.removed = True
+            wake = new is not None and self._release_held(type)
+            self._listeners[type] = listeners
+        if wake:
+            self._wake_handlers()
+
+    def _add(self, type: str, new: Listener) -> None:
+        with self._lock:
+            listeners = self._listeners.get(type, ())
+            if new.added and any(old.added and same(old.fn, new.fn) for old in listeners):
+                return
+            # The flag goes up before the handler shows: who sees the handler also sees the flag, and
+            # delivers what is held before anything newer.
+            wake = self._release_held(type)
+            self._listeners[type] = (*listeners, new)
+        if wake:
+            self._wake_handlers()
+
+    def _remove(self, type: str, which: Callable[[Listener], bool]) -> None:
+        with self._lock:
+            kept = []
+            for listener in self._listeners.get(type, ()):
+                if which(listener):
+                    listener.removed = True
+                    if self._attributes.get(type) is listener:
+                        del self._attributes[type]
+                else:
+                    kept.append(listener)
+            self._listeners[type] = tuple(kept)
+
+    # -- delivery ---------------------------------------------------------------------------------
+
+    def _call(self, listeners: tuple[Listener, ...], event: DOMEvent) -> None:
+        """Call each of `listeners` that has not been removed meanwhile."""
+        event.target = self
+        leaving: BaseException | None = None
+        for listener in listeners:
+            if listener.removed:
+                continue
+            if listener.once:
+                self._remove(event.type, lambda other, this=listener: other is this)  # type: ignore[misc]
+            try:
+                listener.call(event)
+            except BaseException as exc:
+                if self._handler_raised(exc):
+                    leaving = exc
+        if leaving is not None:
+            raise leaving
+
+    def _fire(self, event: DOMEvent) -> None:
+        """Deliver `event` to its handlers, or hold it for the first one. Runs where handlers run."""
+        while event.type in self._held:
+            with self._lock:
+                if event.type in self._held and not self._flush:
+                    self._hold(event)
+                    return
+            self._deliver_held()
+        listeners = self._listeners.get(event.type, ())
+        if self._flush:
+            self._deliver_held()
+        self._call(listeners, event)
+
+    def _hold(self, event: DOMEvent) -> None:
+        held = self._held[event.type]
+        held.append(event)
+        if isinstance(event, MessageEvent):
+            self._held_bytes += len(event.data)
+            while len(held) > HELD_MESSAGES or self._held_bytes > HELD_BYTES:
+                self._held_bytes -= len(held.popleft().data)  # type: ignore[attr-defined]
+                if not self._warned:
+                    self._warned = True
+                    log.warning(
+                        "messages came before a 'message' handler was bound; the newest %d (at most %d MiB) are held",
+                        HELD_MESSAGES,
+                        HELD_BYTES >> 20,
+                    )
+
+    def _release_held(self, type: str) -> bool:
+        """With the lock held: note that `type` has a handler now; whether something has to be delivered."""
+        held = self._held.get(type)
+        if held is None:
+            return False
+        if not held:
+            del self._held[type]
+            return False
+        if type not in self._flushes:
+            self._flushes.append(type)
+            self._flush = True
+        return True
+
+    def _deliver_held(self) -> None:
+        """Deliver what was held for handlers that are bound now. Runs where handlers run."""
+        while True:
+            with self._lock:
+                if not self._flushes:
+                    self._flush = False
+                    return
+                type = self._flushes[0]
+                held = self._held.get(type)
+                listeners = self._listeners.get(type, ())
+                if held is None or not held or not listeners:
+                    # All is delivered, or its handler is gone again before it ran: then the rest stays held.
+                    self._flushes.popleft()
+                    if held is not None and not held:
+                        del self._held[type]
+                    continue
+                event = held.popleft()
+                if isinstance(event, MessageEvent):
+                    self._held_bytes -= len(event.data)
+            self._call(listeners, event)
+
+    def _drop_held_messages(self) -> None:
+        """With the lock held: the program called close()."""
+        held = self._held.get("message")
+        if held is not None:
+            held.clear()
+        self._held_bytes = 0
+
+    def _wake_handlers(self) -> None:
+        """Have `_deliver_held` called where handlers run."""
+        raise NotImplementedError
+
+    def _handler_raised(self, exc: BaseException) -> bool:
+        """Report what a handler let out, or say that it must be raised when all handlers have been called."""
+        raise NotImplementedError
+
+
+def same(a: Handler, b: Handler) -> bool:
+    """Whether two handlers are one: bound methods are made anew at each access, so identity is not enough."""
+    return a is b or bool(a == b)
+
+
+def _check_type(type: str) -> None:
+    if not isinstance(type, str):
+        raise TypeError(f"type must be a str such as 'message', not {brief(type)}")

@@ -1,0 +1,473 @@
+"""The browser's object (https://websockets.spec.whatwg.org/#the-websocket-interface)."""
+
+from __future__ import annotations
+
+import logging
+import ssl as _ssl
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, ClassVar
+
+from . import _lifetime, _rules
+from ._delivery import Direct, Dispatch, Dispatched
+from ._engine import supported, threaded_engine
+from ._engine.interface import CloseFrame, Item, Opened, Pong
+from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT
+from ._state import CLOSED, CLOSING, CONNECTING, OPEN, Ending, Fact, Verdict, judge, step
+from ._system import wait_for
+from ._target import EventTarget
+from .errors import InvalidStateError
+from .events import CloseEvent, DOMEvent, MessageEvent, brief
+
+__all__ = ["WebSocket"]
+
+BINARY_TYPES = ("blob", "arraybuffer")
+MAX_PING = 125  # bytes: the payload of a control frame, RFC 6455 section 5.5
+_NAMES = {CONNECTING: "CONNECTING", OPEN: "OPEN", CLOSING: "CLOSING", CLOSED: "CLOSED"}
+
+log = logging.getLogger("bws")
+
+
+class WebSocket(EventTarget):
+    """The browser's WebSocket: connects at once, and calls handlers on its own daemon thread, or by `dispatch`.
+
+    Every method may be called from any thread, handlers included.
+
+    Args:
+        url: ``ws://`` or ``wss://`` (``http(s)://`` becomes ``ws(s)://``), without a fragment. A user and password
+            in it become Basic authorization *(bws extension)*.
+        protocols: The subprotocols to ask for, in order of preference.
+        dispatch: *(bws extension)* Where handlers run: a callable that takes a zero-argument callable and has it
+            run, first in first out, on a thread of your choice, such as ``loop.call_soon_threadsafe``.
+        headers: *(bws extension)* More header fields of the request; values are Latin-1.
+        origin: *(bws extension)* The Origin header; the server's own origin by default, ``''`` leaves it out.
+        cookie: *(bws extension)* The Cookie header, such as ``'a=1; b=2'``.
+        ssl: *(bws extension)* The TLS context; by default certificates are verified against the system's store.
+        proxy: *(bws extension)* True for the environment's proxy, None for no proxy, or a URL
+            (``http://user:password@host:port``, ``socks5h://...``).
+        open_timeout: *(bws extension)* Seconds from here to ``open``, or None.
+        close_timeout: *(bws extension)* Seconds that the peer has to answer `close`, or None.
+        ping_interval: *(bws extension)* Seconds between pings that keep the connection alive, or None.
+        ping_timeout: *(bws extension)* Seconds after a ping in which something must arrive, or None.
+        max_size: *(bws extension)* Bytes of one message, after decompression, or None.
+        compression: *(bws extension)* Whether to offer permessage-deflate.
+        user_agent: *(bws extension)* The User-Agent header; ``''`` leaves it out.
+
+    Raises:
+        DOMSyntaxError: The URL or a subprotocol is not acceptable.
+        TypeError: An argument has the wrong type.
+        ValueError: An option has a wrong value.
+        NotImplementedError: websocket-client is not installed (`bws.supported` is False).
+
+    A failure of the network is never raised here: it is an ``error`` and a ``close`` event (code 1006).
+    """
+
+    __slots__ = (
+        "__weakref__", "_aborted", "_binary_type", "_changed", "_close_done", "_delivery", "_dropped", "_engine",
+        "_extensions", "_muted", "_open_done", "_over", "_protocol", "_quiet", "_settings", "_state", "_verdict",
+    )  # fmt: skip
+
+    CONNECTING: ClassVar[int] = CONNECTING
+    OPEN: ClassVar[int] = OPEN
+    CLOSING: ClassVar[int] = CLOSING
+    CLOSED: ClassVar[int] = CLOSED
+
+    def __init__(
+        self,
+        url: str,
+        protocols: str | Iterable[str] | None = None,
+        *,
+        # where handlers run
+        dispatch: Dispatch | None = None,
+        # the request
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        origin: str | None = None,
+        cookie: str | None = None,
+        user_agent: str | None = None,
+        # the way there
+        ssl: _ssl.SSLContext | None = None,
+        proxy: bool | str | None = True,
+        # times, in seconds
+        open_timeout: float | None = OPEN_TIMEOUT,
+        close_timeout: float | None = CLOSE_TIMEOUT,
+        ping_interval: float | None = None,
+        ping_timeout: float | None = None,
+        # messages
+        max_size: int | None = MAX_SIZE,
+        compression: bool = True,
+    ) -> None:
+        if not supported:
+            raise NotImplementedError(
+                "bws needs the package websocket-client, which is missing or hidden by another module named "
+                "'websocket'; run: pip install 'websocket-client>=1.9.1'"
+            )
+        settings = _rules.check_settings(
+            url, protocols, headers=headers, origin=origin, cookie=cookie, user_agent=user_agent, ssl=ssl, proxy=proxy,
+            open_timeout=open_timeout, close_timeout=close_timeout, ping_interval=ping_interval,
+            ping_timeout=ping_timeout, max_size=max_size, compression=compression,
+        )  # fmt: skip
+        run = _rules.check_dispatch(dispatch)
+        super().__init__()
+        self._settings = settings
+        self._changed = threading.Condition(self._lock)  # said of _open_done and _close_done
+        self._open_done = self._close_done = False
+        self._state = CONNECTING
+        self._aborted = False  # close() was called while CONNECTING
+        self._quiet = False  # close() was called: no message is delivered any more
+        self._muted = False  # no handler is called any more: the interpreter exits, or the loop is gone
+        self._over = False  # the engine delivers nothing more
+        self._verdict: Verdict | None = None
+        self._protocol = self._extensions = ""
+        self._binary_type = BINARY_TYPES[0]
+        self._dropped = 0  # payload bytes that came too late to be sent
+        self._delivery = Direct(self) if run is None else Dispatched(self, run)
+        self._engine = threaded_engine(settings, self._delivery)
+        _lifetime.add(self)
+        try:
+            self._engine.start()
+        except BaseException:
+            _lifetime.discard(self)
+            raise
+
+    # -- attributes -------------------------------------------------------------------------------
+
+    @property
+    def readyState(self) -> int:
+        """0 CONNECTING, 1 OPEN, 2 CLOSING or 3 CLOSED; it changes where handlers run, and in `close`."""
+        return self._state
+
+    @property
+    def url(self) -> str:
+        """The serialized URL."""
+        return self._settings.address.href
+
+    @property
+    def protocol(self) -> str:
+        """The subprotocol that the server chose, or ''."""
+        return self._protocol
+
+    @property
+    def extensions(self) -> str:
+        """The extensions that were agreed, or ''."""
+        return self._extensions
+
+    @property
+    def bufferedAmount(self) -> int:
+        """Payload bytes that `send` took and the operating system has not; dropped ones stay in it."""
+        return self._engine.buffered() + self._dropped
+
+    @property
+    def binaryType(self) -> str:
+        """``'blob'`` or ``'arraybuffer'``, for code from the browser; binary messages are ``bytes`` with both."""
+        return self._binary_type
+
+    @binaryType.setter
+    def binaryType(self, value: str) -> None:
+        # An unknown value of an enumeration is ignored (Web IDL).
+        if isinstance(value, str) and value in BINARY_TYPES:
+            self._binary_type = value
+
+    def __repr__(self) -> str:
+        return f"<WebSocket {_without_password(self.url)} {_NAMES[self._state]}>"
+
+    # -- methods ----------------------------------------------------------------------------------
+
+    def send(self, data: str | bytes | bytearray | memoryview | Any) -> None:
+        """Send one message; never blocks (https://websockets.spec.whatwg.org/#dom-websocket-send).
+
+        What the operating system does not take at once is queued, and counted in `bufferedAmount`.
+
+        Args:
+            data: ``str`` for a text message (lone surrogates become U+FFFD), any C-contiguous buffer for a binary
+                one. It may be changed when this returns.
+
+        Raises:
+            InvalidStateError: It is still CONNECTING.
+            TypeError: `data` is something else; nothing is converted to text.
+        """
+        opcode, payload = _rules.payload_of(data)
+        state = self._state
+        if state == OPEN:
+            # Where the network is ahead of the handlers this may come too late: `close` is on its way then.
+            self._engine.send(opcode, payload)
+        elif state == CONNECTING:
+            raise InvalidStateError("send() before open: wait for the 'open' event, or call wait_open() first")
+        else:
+            # "Increase the bufferedAmount attribute by the size": nothing is sent once the closing has begun.
+            with self._lock:
+                self._dropped += len(payload)
+
+    def ping(
+        self, payload: bytes | bytearray | memoryview = b"", callback: Callable[[float], object] | None = None
+    ) -> None:
+        """Send a ping frame (RFC 6455 section 5.5.2) *(bws extension)*; never blocks.
+
+        Args:
+            payload: At most 125 bytes.
+            callback: Gets the round-trip time in seconds when the pong is in, where handlers run.
+
+        Raises:
+            InvalidStateError: It is still CONNECTING.
+            TypeError: `payload` is not bytes-like, or `callback` not callable.
+            ValueError: `payload` is too long.
+        """
+        if isinstance(payload, str):
+            raise TypeError(f"payload must be bytes-like, not str {brief(payload)}; use payload.encode()")
+        data = bytes(_rules.buffer_of("payload", payload))
+        if len(data) > MAX_PING:
+            raise ValueError(f"payload {brief(data)} has {len(data)} bytes; a ping takes at most {MAX_PING}")
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback must be a callable that takes seconds, or None; not {brief(callback)}")
+        if self._state == CONNECTING:
+            raise InvalidStateError("ping() before open: wait for the 'open' event, or call wait_open() first")
+        if self._state == OPEN:
+            self._engine.ping(data, callback)
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Begin to close; never blocks (https://websockets.spec.whatwg.org/#dom-websocket-close).
+
+        Queued messages go out first; no message is delivered any more. While CONNECTING the attempt is given up.
+        A second call changes nothing.
+
+        Args:
+            code: 1000 or 3000-4999; None for an empty close frame.
+            reason: At most 123 bytes of UTF-8; needs a code.
+
+        Raises:
+            InvalidAccessError: The code is out of range, or missing before a reason.
+            DOMSyntaxError: The reason is too long.
+            TypeError: An argument has the wrong type.
+        """
+        self._close(*_rules.check_close(code, reason))
+
+    def _close(self, code: int | None, reason: bytes) -> None:
+        with self._lock:
+            before = self._state
+            self._state = step(before, Fact.CLOSE_CALLED)
+            if before != CLOSED:
+                self._quiet = True
+                self._aborted = self._aborted or before == CONNECTING
+                self._drop_held_messages()
+        if before == CONNECTING:
+            # 3.2 "Fail the WebSocket connection and set this's ready state to CLOSING."
+            self._engine.abort()
+        elif before == OPEN:
+            # 3.3 "Start the WebSocket closing handshake and set this's ready state to CLOSING."
+            self._engine.close(code, reason)
+
+    # -- waiting (bws extensions) -----------------------------------------------------------------
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until `bufferedAmount` is 0 *(bws extension)*; Ctrl-C interrupts it.
+
+        Args:
+            timeout: Seconds, 0 to only look, or None to wait for as long as the connection lasts.
+
+        Returns:
+            False when the time is up, or the connection ended with something unsent.
+
+        Raises:
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is negative or not finite.
+        """
+        limit = _rules.check_wait("timeout", timeout)
+        return self._engine.flush(limit) and self.bufferedAmount == 0
+
+    def wait_open(self, timeout: float | None = None) -> bool:
+        """Wait until the ``open`` handlers have been called *(bws extension)*; Ctrl-C interrupts it.
+
+        Args:
+            timeout: Seconds, 0 to only look, or None for no limit beside `open_timeout`.
+
+        Returns:
+            False when the time is up, or the connection could not be made.
+
+        Raises:
+            RuntimeError: Called on the thread that runs the handlers, where it would wait for ever.
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is negative or not finite.
+        """
+        limit = _rules.check_wait("timeout", timeout)
+        self._refuse_on_handler_thread("wait_open")
+        with self._changed:
+            wait_for(self._changed, lambda: self._open_done or self._close_done, limit)
+            return self._open_done
+
+    def wait_closed(self, timeout: float | None = None) -> bool:
+        """Wait until the ``close`` handlers have returned *(bws extension)*; Ctrl-C interrupts it.
+
+        Args:
+            timeout: Seconds, 0 to only look, or None for no limit.
+
+        Returns:
+            False when the time is up.
+
+        Raises:
+            RuntimeError: Called on the thread that runs the handlers, where it would wait for ever.
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is negative or not finite.
+        """
+        limit = _rules.check_wait("timeout", timeout)
+        self._refuse_on_handler_thread("wait_closed")
+        with self._changed:
+            return wait_for(self._changed, lambda: self._close_done, limit)
+
+    def __enter__(self) -> WebSocket:
+        """Wait for ``open``.
+
+        Raises:
+            ConnectionError: The connection could not be made; its ``__cause__`` is the real one.
+        """
+        try:
+            limit = self._settings.open_timeout
+            opened = self.wait_open(None if limit is None else limit + 1)
+        except BaseException:
+            self.close()  # Ctrl-C, or the wrong thread: nothing is left behind
+            raise
+        if not opened:
+            cause = None if self._verdict is None else self._verdict.error
+            raise ConnectionError(f"no connection to {_without_password(self.url)}: {cause}") from cause
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        """Close, and wait for the closing handshake (at most `close_timeout`) unless handlers run on this thread."""
+        self.close()
+        if not self._delivery.on_thread():
+            self.wait_closed(self._settings.close_timeout)
+
+    def _refuse_on_handler_thread(self, method: str) -> None:
+        if not self._close_done and self._delivery.on_thread():
+            raise RuntimeError(
+                f"{method}() was called on the thread that runs this socket's handlers, so it would wait for ever; "
+                "bind an 'open' or 'close' handler instead"
+            )
+
+    # -- facts become events (runs where handlers run) --------------------------------------------
+
+    def _take(self, items: Iterator[Item]) -> int:
+        """Deliver what the engine reported, in wire order; the number of items taken."""
+        count = 0
+        origin = self._settings.address.origin
+        for item in items:
+            count += 1
+            kind = item.__class__
+            if kind is str or kind is bytes:
+                if not self._quiet:
+                    self._fire(MessageEvent("message", item, origin))
+            elif kind is Opened:
+                self._opened(item)
+            elif kind is Ending:
+                self._ended(item)
+            elif kind is CloseFrame:
+                # "When the WebSocket closing handshake is started ... set ready state to CLOSING."
+                with self._lock:
+                    self._state = step(self._state, Fact.CLOSE_FRAME)
+            elif not self._muted:
+                self._answered(item)
+        if self._flush:
+            self._deliver_held()
+        return count
+
+    def _opened(self, fact: Opened) -> None:
+        """https://websockets.spec.whatwg.org/#feedback-from-the-protocol, "established"."""
+        with self._lock:
+            before = self._state
+            self._state = step(before, Fact.OPENED)
+            if before == CONNECTING:
+                self._extensions, self._protocol = fact.extensions, fact.protocol
+        if before == CONNECTING:
+            log.info("%r is open, protocol %r, extensions %r", self, fact.protocol, fact.extensions)
+            try:
+                self._fire(DOMEvent("open"))
+            finally:
+                with self._changed:
+                    self._open_done = True
+                    self._changed.notify_all()
+
+    def _ended(self, ending: Ending) -> None:
+        """https://websockets.spec.whatwg.org/#feedback-from-the-protocol, "closed"."""
+        with self._lock:
+            self._state = step(self._state, Fact.ENDED)
+            verdict = self._verdict = judge(ending, aborted=self._aborted)
+        log.info("%r: code %d, reason %r, %s", self, verdict.code, verdict.reason, verdict.error or "clean")
+        try:
+            if verdict.fires_error:
+                self._fire(DOMEvent("error", error=verdict.error))
+        finally:  # whatever a handler lets out, the rest comes
+            try:
+                self._fire(CloseEvent("close", verdict.code, verdict.reason, verdict.was_clean, error=verdict.error))
+            finally:
+                self._settle()
+
+    def _settle(self) -> None:
+        """The last event is delivered; what a handler bound later is owed is delivered by somebody else."""
+        while True:
+            if self._flush:
+                self._deliver_held()
+            with self._changed:
+                if not self._flush or self._muted:
+                    self._over = self._close_done = True
+                    self._changed.notify_all()
+                    break
+        _lifetime.discard(self)
+
+    def _answered(self, pong: Pong) -> None:
+        try:
+            pong.callback(pong.seconds)
+        except Exception as exc:
+            self._delivery.raised(exc)
+
+    def _fire(self, event: DOMEvent) -> None:
+        if not self._muted:
+            super()._fire(event)
+
+    def _deliver_held(self) -> None:
+        if not self._muted:
+            super()._deliver_held()
+
+    def _wake_handlers(self) -> None:
+        self._delivery.wake_handlers(self._over)
+
+    def _handler_raised(self, exc: BaseException) -> bool:
+        direct = isinstance(self._delivery, Direct) and self._delivery.on_thread()
+        if not isinstance(exc, Exception) and not direct:
+            return True  # SystemExit and the like go where the program's own loop sends them
+        if isinstance(exc, SystemExit):
+            self._leave()  # a handler ends its socket as it would end a thread of its own
+        else:
+            self._delivery.raised(exc)
+        return False
+
+    # -- endings that the browser has when a page goes away ---------------------------------------
+
+    def _leave(self) -> None:
+        """Close with 1001, "going away"."""
+        self._close(1001, b"")
+
+    def _abandon(self) -> None:
+        self._muted = True
+        self._leave()
+
+    def _leave_at_exit(self) -> None:
+        self._muted = True
+        self._leave()
+
+    def _join_at_exit(self, timeout: float) -> None:
+        if not self._engine.join(timeout):
+            self._engine.kill()
+
+    def _forget_after_fork(self) -> None:
+        # Another thread of the parent may have held the locks when it forked; here there is no other thread.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._muted = self._over = self._close_done = True
+        self._state = CLOSED
+        self._engine.forget()
+
+
+def _without_password(url: str) -> str:
+    """`url` as it may be logged."""
+    scheme, _, rest = url.partition("//")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}//{authority.rpartition('@')[2]}{slash}{path}"
