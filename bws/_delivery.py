@@ -7,6 +7,7 @@ import queue
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -46,39 +47,47 @@ class Target(Protocol):
 class Direct:
     """Handlers run on the socket's own thread."""
 
-    __slots__ = ("_late", "_target")
+    __slots__ = ("_late", "_ref")
 
     def __init__(self, target: Target) -> None:
-        self._target = target
+        # Weak, so that nothing has to wait for the garbage collector: an open socket is kept in _lifetime.
+        self._ref = weakref.ref(target)
         self._late: threading.Thread | None = None  # delivers what is held when the socket's thread has ended
 
     def deliver(self, items: Sequence[Item], size: int) -> None:
-        self._target._take(iter(items))
+        target = self._ref()
+        if target is not None:
+            target._take(iter(items))
 
     def woken(self) -> None:
-        self._target._deliver_held()
+        target = self._ref()
+        if target is not None:
+            target._deliver_held()
 
     def congested(self) -> bool:
         return False  # nothing waits here: deliver() comes back when all is taken
 
     def wake_handlers(self, over: bool) -> None:
         """Have held events delivered; `over`: the socket's thread has settled and delivers no more."""
+        target = self._ref()
+        assert target is not None
         if not over:
-            self._target._engine.wake()
+            target._engine.wake()
         elif not exiting():
             self._late = threading.Thread(
-                target=self._deliver_late, args=(self._late,), name="bws held events", daemon=True
+                target=self._deliver_late, args=(target, self._late), name="bws held events", daemon=True
             )
             self._late.start()
 
-    def _deliver_late(self, before: threading.Thread | None) -> None:
+    def _deliver_late(self, target: Target, before: threading.Thread | None) -> None:
         if before is not None:
             before.join()  # handlers run one at a time
-        self._target._deliver_held()
+        target._deliver_held()
 
     def on_thread(self) -> bool:
         """Whether the caller runs on the thread that runs the handlers."""
-        return self._target._engine.on_thread() or threading.current_thread() is self._late
+        target = self._ref()
+        return (target is not None and target._engine.on_thread()) or threading.current_thread() is self._late
 
     def raised(self, exc: BaseException) -> None:
         """Report what a handler let out, as a thread does."""
@@ -100,14 +109,14 @@ class Dispatched:
         "_dispatch",
         "_gone",
         "_lock",
+        "_ref",
         "_scheduled",
         "_sizes",
-        "_target",
         "_thread",
     )
 
     def __init__(self, target: Target, dispatch: Dispatch) -> None:
-        self._target = target
+        self._ref = weakref.ref(target)  # see Direct
         self._dispatch = dispatch
         self._lock = threading.Lock()  # guards all below
         self._batches: deque[tuple[Sequence[Item], int]] = deque()
@@ -160,7 +169,7 @@ class Dispatched:
                 if not patient:
                     with self._lock:
                         self._scheduled = False
-                    self._target._engine.wake()  # the network's thread tries again
+                    self._wake_engine()  # the network's thread tries again
                     return
                 time.sleep(0.005)
                 if exiting():
@@ -168,7 +177,9 @@ class Dispatched:
             except Exception as exc:
                 log.info("dispatch raised %r: its loop is gone, so the connection is closed", exc)
                 self._gone = True
-                self._target._abandon()
+                target = self._ref()
+                if target is not None:
+                    target._abandon()
         # Nobody is there to see events: take them as they come, so that the states go on.
         self._drain()
 
@@ -178,10 +189,13 @@ class Dispatched:
         """Deliver a slice of what waits; schedule itself again if more is left."""
         self._thread = threading.get_ident()
         end = time.perf_counter() + SLICE_TIME
+        target = self._ref()
+        if target is None:
+            return
         try:
-            self._target._deliver_held()
+            target._deliver_held()
             while True:
-                if self._target._take(islice(self._current, SLICE_ITEMS)) < SLICE_ITEMS and not self._next():
+                if target._take(islice(self._current, SLICE_ITEMS)) < SLICE_ITEMS and not self._next():
                     return
                 if time.perf_counter() > end and not self._gone:
                     break
@@ -206,8 +220,13 @@ class Dispatched:
             more = self._scheduled
             relieved = congested and not self.congested()
         if relieved:
-            self._target._engine.wake()
+            self._wake_engine()
         return more
+
+    def _wake_engine(self) -> None:
+        target = self._ref()
+        if target is not None:
+            target._engine.wake()
 
     def on_thread(self) -> bool:
         """Whether the caller runs on the thread that runs the handlers, as far as it is known."""

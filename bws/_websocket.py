@@ -24,6 +24,7 @@ __all__ = ["WebSocket"]
 
 BINARY_TYPES = ("blob", "arraybuffer")
 MAX_PING = 125  # bytes: the payload of a control frame, RFC 6455 section 5.5
+_TIDY = 0.1  # s
 _NAMES = {CONNECTING: "CONNECTING", OPEN: "OPEN", CLOSING: "CLOSING", CLOSED: "CLOSED"}
 
 log = logging.getLogger("bws")
@@ -311,7 +312,10 @@ class WebSocket(EventTarget):
         limit = _rules.check_wait("timeout", timeout)
         self._refuse_on_handler_thread("wait_closed")
         with self._changed:
-            return wait_for(self._changed, lambda: self._close_done, limit)
+            closed = wait_for(self._changed, lambda: self._close_done, limit)
+        if closed and limit != 0:
+            self._engine.tidy(_TIDY)  # who has waited finds no thread any more
+        return closed
 
     def __enter__(self) -> WebSocket:
         """Wait for ``open``.

@@ -14,9 +14,10 @@ try:
 except ImportError:  # not installed, or another package's module of this name
     supported = False
 
+if supported:
+    from .threaded import ThreadedEngine
+
 
 def threaded_engine(settings: Settings, listener: Listener) -> Engine:
     """An engine that is not started yet; it reports to `listener`."""
-    from .threaded import ThreadedEngine
-
     return ThreadedEngine(settings, listener)

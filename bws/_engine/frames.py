@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import struct
 import sys
 from codecs import utf_8_decode
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 
 from ..errors import ProtocolError
 from .deflate import Inflater
@@ -298,8 +300,23 @@ def mask_in_python(data: bytes | memoryview, key: bytes) -> bytes:
     return bytes(out)
 
 
-mask: Callable[[bytes | memoryview, bytes], bytes]
-try:
-    from websockets.speedups import apply_mask as mask
-except ImportError:  # without bws[speed]
-    mask = mask_in_python
+def _mask_in_c() -> Callable[[bytes | memoryview, bytes], bytes] | None:
+    """The masking function of the package websockets (``bws[speed]``), if that is installed.
+
+    Only its extension module is loaded: the package itself takes longer to import than all of bws.
+    """
+    package = importlib.util.find_spec("websockets")
+    places = None if package is None else package.submodule_search_locations
+    spec = PathFinder.find_spec("websockets.speedups", places) if places else None
+    if spec is None or spec.loader is None:
+        return None
+    try:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        function: Callable[[bytes | memoryview, bytes], bytes] = module.apply_mask
+    except (ImportError, AttributeError):
+        return None
+    return function
+
+
+mask = _mask_in_c() or mask_in_python

@@ -82,6 +82,9 @@ class Engine(Protocol):
     def join(self, timeout: float) -> bool:
         """Wait for the engine's thread to end."""
 
+    def tidy(self, timeout: float) -> None:
+        """Wait for the thread's last steps after the end was reported, unless the peer is waited for."""
+
     def kill(self) -> None:
         """Cut the connection."""
 

@@ -1,49 +1,149 @@
-"""What waits to be sent, and how much of it the program's messages are."""
+"""Sending: frames are written in the caller's thread when the socket takes them, and wait here when it does not."""
 
 from __future__ import annotations
 
+import socket
+import ssl
+import threading
 from collections import deque
-from collections.abc import Callable
 
-__all__ = ["Outbox"]
+from .._system import wait_for
+from .deflate import Deflater
+from .frames import CLOSE, Keys, frame
+
+__all__ = ["WOULD_BLOCK", "Outbox"]
+
+WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError)
 
 
 class Outbox:
-    """Frames in order, the first one perhaps half sent. Used with the send lock held.
+    """The sending half of a connection. Every method may be called from any thread; none waits but `wait`.
 
     Attributes:
-        pending: Payload bytes of messages that are still to be sent: ``bufferedAmount``.
-        controls: Control frames among them: a peer that pings and does not read must not fill the memory.
+        lock: Whoever holds it writes. With TLS whoever reads takes it too, for the single call: an SSL object
+            allows one thread at a time.
+        pending: Payload bytes of messages that the operating system has not taken: ``bufferedAmount``.
+        controls: Frames without a message in the queue: a peer that pings and does not read must not fill it.
+        waiting: Whether the socket is to be polled for writing.
+        closed: Whether a close frame has been sent or queued: nothing is sent after it.
+        progress: Counts the writes that emptied some of the queue.
     """
 
-    __slots__ = ("_frames", "controls", "pending")
+    __slots__ = (
+        "_deflater",
+        "_drained",
+        "_frames",
+        "_keys",
+        "_sock",
+        "closed",
+        "controls",
+        "lock",
+        "pending",
+        "progress",
+        "waiting",
+    )
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._drained = threading.Condition(self.lock)  # said when nothing is pending, and when nothing more goes
         self._frames: deque[tuple[memoryview, int]] = deque()  # what is left of a frame, its payload's length
-        self.pending = 0
-        self.controls = 0
+        self._keys = Keys()
+        self._sock: socket.socket | None = None
+        self._deflater: Deflater | None = None
+        self.pending = self.controls = self.progress = 0
+        self.waiting = self.closed = False
 
-    def __bool__(self) -> bool:
-        return bool(self._frames)
+    def open(self, sock: socket.socket, deflater: Deflater | None) -> None:
+        """The opening handshake is done: `sock` is non-blocking."""
+        with self.lock:
+            self._sock, self._deflater = sock, deflater
 
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def add(self, left: memoryview, payload: int) -> None:
-        """Queue a frame, or what is left of it; `payload`: bytes of a message's payload in the whole frame."""
-        self._frames.append((left, payload))
-        self.pending += min(payload, len(left))  # the payload is the frame's end
-        self.controls += not payload
-
-    def write(self, send: Callable[[memoryview], int]) -> None:
-        """Give `send` the frames until it takes no more (it raises BlockingIOError, or takes a part)."""
-        frames = self._frames
-        while frames:
-            left, payload = frames[0]
-            sent = send(left)
-            self.pending -= min(payload, len(left)) - min(payload, len(left) - sent)
-            if sent < len(left):
-                frames[0] = (left[sent:], payload)
+    def message(self, opcode: int, payload: bytes | memoryview) -> bool:
+        """Send a message; False when a close frame has gone before."""
+        size = len(payload)
+        with self.lock:
+            if self.closed:
+                return False
+            data = None if self._deflater is None else self._deflater.deflate(payload)
+            if data is None:
+                self._transmit(frame(opcode, payload, self._keys.next()), size)
             else:
-                frames.popleft()
-                self.controls -= not payload
+                self._transmit(frame(opcode, data, self._keys.next(), rsv1=True), size)
+        return True
+
+    def control(self, opcode: int, payload: bytes) -> bool:
+        """Send a control frame; False when a close frame has gone before."""
+        with self.lock:
+            if self.closed:
+                return False
+            self.closed = opcode == CLOSE
+            self._transmit(frame(opcode, payload, self._keys.next()), 0)
+        return True
+
+    def write(self) -> None:
+        """The socket takes more: give it what waits."""
+        with self.lock:
+            frames = self._frames
+            try:
+                while frames and self._sock is not None:
+                    left, payload = frames[0]
+                    sent = self._sock.send(left)
+                    self.progress += 1
+                    self.pending -= min(payload, len(left)) - min(payload, len(left) - sent)
+                    if sent < len(left):
+                        frames[0] = (left[sent:], payload)
+                    else:
+                        frames.popleft()
+                        self.controls -= not payload
+            except WOULD_BLOCK:
+                pass
+            except OSError:
+                self._sock = None  # reading tells why
+            self.waiting = bool(frames) and self._sock is not None
+            if not self.pending or self._sock is None:
+                self._drained.notify_all()
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until nothing is pending; False when the time is up, or the connection over before."""
+        with self._drained:
+            wait_for(self._drained, lambda: not self.pending or (self._sock is None and self.closed), timeout)
+            return not self.pending
+
+    def close(self) -> None:
+        """Nothing more is sent."""
+        with self.lock:
+            self._sock = None
+            self.closed = True
+            self.waiting = False
+            self._drained.notify_all()
+
+    def forget(self) -> None:
+        """As `close`, in the child of a fork, where another thread may have held the lock."""
+        self.lock = threading.Lock()
+        self._drained = threading.Condition(self.lock)
+        self._frames.clear()
+        self.pending = 0
+        self.close()
+
+    def _transmit(self, data: bytes, payload: int) -> None:
+        """With the lock held: send a frame, or what the operating system takes of it; the rest is queued.
+
+        Args:
+            data: The frame.
+            payload: Bytes of it that are a message's payload; they are at its end.
+        """
+        sent = 0
+        if not self._frames and self._sock is not None:
+            try:
+                sent = self._sock.send(data)
+            except WOULD_BLOCK:
+                pass
+            except OSError:
+                self._sock = None  # reading tells why
+            if sent == len(data):
+                return
+        left = memoryview(data)[sent:]
+        self._frames.append((left, payload))
+        self.pending += min(payload, len(left))
+        self.controls += not payload
+        self.waiting = self._sock is not None

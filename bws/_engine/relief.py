@@ -111,7 +111,10 @@ class Relief:
                         selector.register(fd, events, engine)
                 if due is not None:
                     timeout = max(0.0, due - now) if timeout is None else min(timeout, max(0.0, due - now))
-            ready = selector.select(min(PATIENCE, timeout) if timeout is not None else PATIENCE)
+            try:
+                ready = selector.select(min(PATIENCE, timeout) if timeout is not None else PATIENCE)
+            except OSError:
+                ready = []  # Windows: a socket was closed meanwhile
         got = {key.data: events for key, events in ready}
         if None in got:
             self._waker.clear()

@@ -1,4 +1,4 @@
-"""One connection on a daemon thread of its own: connects, receives, sends what the callers could not, closes."""
+"""One connection on a daemon thread of its own: connects, receives, sends what its callers could not, closes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from collections.abc import Callable
 
 from .._settings import Settings
 from .._state import Ending
-from .._system import Poller, Waker, close_descriptor, wait_for
+from .._system import Poller, Waker, close_descriptor
 from ..errors import ProtocolError
 from ..events import brief
 from . import connect, handshake, wrap
 from .deflate import Deflater, Inflater
-from .frames import CLOSE, PING, PONG, FrameReader, Keys, close_payload, frame, parse_close
-from .interface import CloseFrame, Listener, Opened, Pong
-from .outbox import Outbox
+from .frames import CLOSE, PING, PONG, FrameReader, close_payload, parse_close
+from .interface import CloseFrame, Item, Listener, Opened, Pong
+from .outbox import WOULD_BLOCK, Outbox
 from .relief import relief
 
 __all__ = ["ThreadedEngine"]
@@ -31,7 +31,7 @@ HIGH_WATER_ITEMS = 10_000  # messages that wait for a slow handler
 HIGH_WATER_BYTES = 16 * 1024 * 1024
 MAX_CONTROLS = 1_000  # pongs that wait for a peer that pings and does not read
 LINGER = 2.0  # s that the peer has to end TCP when the closing handshake is done, or the connection failed
-_WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError)
+KEEPALIVE_PAYLOAD = b"bws"  # tells our own pings' pongs from those of the program
 
 log = logging.getLogger("bws")
 
@@ -40,14 +40,14 @@ class ThreadedEngine:
     """See `interface.Engine`.
 
     Whoever holds `_io` reads: the socket's thread, or, while that is inside a handler, the relief thread. Whoever
-    holds `_lock` writes: any thread. With TLS reading takes `_lock` too, for the single call: an SSL object
-    allows one thread at a time.
+    holds the outbox's lock writes: any thread.
     """
 
     def __init__(self, settings: Settings, listener: Listener) -> None:
         self._settings = settings
-        self._listener = listener
+        self._listener: Listener = listener
         self._waker = Waker()
+        self._outbox = Outbox()
         self._sock: socket.socket | None = None
         self._tls = False
         # Reading; guarded by _io.
@@ -59,28 +59,19 @@ class ThreadedEngine:
         self._accepted = handshake.Accepted()
         self._peer_close: tuple[int, str] | None = None
         self._ending: Ending | None = None
-        self._draining: float | None = None  # until when (monotonic) the peer may end TCP
-        self._half_closed = False
+        # Timers, in monotonic time; looked at by whoever holds _io.
+        self._close_due: float | None = None  # the peer has to answer our close frame
+        self._draining: float | None = None  # the peer has to end TCP
         self._next_ping: float | None = None
         self._pong_due: tuple[float, int] | None = None  # when, and the arrivals before the ping
-        # Writing; guarded by _lock, which _sent belongs to.
-        self._lock = threading.Lock()
-        self._sent = threading.Condition(self._lock)  # said when the outbox is empty, and at the end
-        self._outbox = Outbox()
-        self._keys = Keys()
-        self._deflater: Deflater | None = None
-        self._pings: deque[tuple[bytes, Callable[[float], object] | None, float]] = deque()
-        self._close_sent = False  # or queued
-        self._close_due: float | None = None  # until when (monotonic) the peer may answer it
-        self._broken = False  # the socket takes no more
+        self._progress = 0  # of the outbox, when it was looked at last
+        self._pings: deque[tuple[bytes, Callable[[float], object], float]] = deque()  # sent by the program
         # Single words, written once.
         self._closing = False  # the program called close(): messages are of no use any more
         self._aborted = False
         self._killed = False
         self._reported = False
-        self._thread = threading.Thread(
-            target=self._run, name=f"bws {settings.address.origin}", daemon=True
-        )  # it starts last
+        self._thread = threading.Thread(target=self._run, name=f"bws {settings.address.origin}", daemon=True)
 
     # -- called from any thread -------------------------------------------------------------------
 
@@ -92,39 +83,28 @@ class ThreadedEngine:
             raise
 
     def send(self, opcode: int, payload: bytes | memoryview) -> bool:
-        size = len(payload)
-        with self._lock:
-            if self._close_sent:
-                return False
-            data = None if self._deflater is None else self._deflater.deflate(payload)
-            if data is None:
-                self._transmit(frame(opcode, payload, self._keys.next()), size)
-            else:
-                self._transmit(frame(opcode, data, self._keys.next(), rsv1=True), size)
-            waiting = bool(self._outbox)
+        taken = self._outbox.message(opcode, payload)
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s > %s, %d bytes: %s", self._thread.name, opcode, size, brief(bytes(payload[:64])))
-        if waiting:
+            log.debug(
+                "%s > opcode %d, %d bytes: %s", self._thread.name, opcode, len(payload), brief(bytes(payload[:64]))
+            )
+        if self._outbox.waiting:
             self.wake()
-        return True
+        return taken
 
     def ping(self, payload: bytes, callback: Callable[[float], object] | None) -> None:
-        with self._lock:
-            if self._close_sent:
-                return
+        if callback is not None:
             self._pings.append((payload, callback, time.perf_counter()))
-            self._transmit(frame(PING, payload, self._keys.next()), 0)
-            waiting = bool(self._outbox)
-        if waiting:
+        self._outbox.control(PING, payload)
+        if self._outbox.waiting:
             self.wake()
 
     def close(self, code: int | None, reason: bytes) -> None:
+        self._closing = True
         timeout = self._settings.close_timeout
-        with self._lock:
-            self._closing = True
-            if not self._close_sent:
-                self._send_close(close_payload(code, reason))
-                self._close_due = None if timeout is None else time.monotonic() + timeout
+        if timeout is not None and not self._outbox.closed:
+            self._close_due = time.monotonic() + timeout
+        self._outbox.control(CLOSE, close_payload(code, reason))
         self.wake()
 
     def abort(self) -> None:
@@ -139,9 +119,7 @@ class ThreadedEngine:
         return self._outbox.pending
 
     def flush(self, timeout: float | None) -> bool:
-        with self._sent:
-            wait_for(self._sent, lambda: not self._outbox.pending or self._reported or self._broken, timeout)
-            return not self._outbox.pending
+        return self._outbox.wait(timeout)
 
     def wake(self) -> None:
         if threading.get_ident() != self._thread.ident:
@@ -155,22 +133,30 @@ class ThreadedEngine:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    def tidy(self, timeout: float) -> None:
+        if self._draining is None and not self.on_thread():
+            self._thread.join(timeout)
+
     def forget(self) -> None:
-        self._killed = self._aborted = self._reported = self._broken = self._close_sent = True
-        self._lock, self._io = threading.Lock(), threading.Lock()
-        self._sent = threading.Condition(self._lock)
-        self._outbox = Outbox()
+        self._killed = self._aborted = self._reported = True
+        self._ending = Ending()
+        self._io = threading.Lock()
+        self._outbox.forget()
         sock, self._sock = self._sock, None
         if sock is not None:
             close_descriptor(sock)
         self._waker.forget()
 
-    # -- the thread -------------------------------------------------------------------------------
+    # -- the thread's life ------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
-            self._open()
-            wrap.run(self)
+            log.info("%s: connecting", self._thread.name)
+            patience = connect.Patience(self._waker, lambda: self._aborted or self._killed, self._settings.open_timeout)
+            sock = connect.connect(self._settings, patience)
+            self._tls = isinstance(sock, ssl.SSLSocket)
+            self._sock = sock
+            wrap.run(self, patience)
         except BaseException as exc:
             self.ended(exc)
         finally:
@@ -180,37 +166,32 @@ class ThreadedEngine:
             finally:
                 self._drop()
                 self._waker.close()
+                # What refers back to this object goes, so that nothing has to wait for the garbage collector.
+                self._reader = FrameReader(None, _ignore)
+                self._listener = _NOBODY
 
-    def _open(self) -> None:
-        settings = self._settings
-        self._patience = connect.Patience(self._waker, lambda: self._aborted or self._killed, settings.open_timeout)
-        log.info("%s: connecting", self._thread.name)
-        sock = connect.connect(settings, self._patience)
-        self._tls = isinstance(sock, ssl.SSLSocket)
-        self._sock = sock
-
-    def shake_hands(self, key: str) -> handshake.Accepted:
+    def shake_hands(self, key: str, patience: connect.Patience) -> None:
         """See `wrap.Connection`."""
-        sock, patience = self._sock, self._patience
+        sock = self._sock
         assert sock is not None
         patience.stage = "waiting for the answer to the opening handshake"
         connect.write(sock, handshake.request(self._settings, key), patience)
         reader = handshake.HeadReader()
         while (head := reader.feed(connect.read(sock, reader, patience))) is None:
             pass
-        log.debug("%s: answer %d %s", self._thread.name, head.status, head.reason)
+        log.debug("%s: the server answered %d %s", self._thread.name, head.status, head.reason)
         self._accepted = handshake.check(head, self._settings, key)
         self._rest = reader.rest
-        return self._accepted
 
     def opened(self) -> None:
         """See `wrap.Connection`."""
-        if self._aborted or self._killed:
-            return
         agreed = self._accepted
+        deflater = None
         if agreed.deflate is not None:
             self._reader = FrameReader(self._settings.max_size, self._control, Inflater(agreed.deflate))
-            self._deflater = Deflater(agreed.deflate)
+            deflater = Deflater(agreed.deflate)
+        assert self._sock is not None
+        self._outbox.open(self._sock, deflater)
         if self._settings.ping_interval is not None:
             self._next_ping = time.monotonic() + self._settings.ping_interval
         self._reader.items.append(Opened(agreed.protocol, agreed.extensions))
@@ -220,9 +201,10 @@ class ThreadedEngine:
         poller = Poller(self._waker)
         self._io.acquire()
         try:
-            if self._rest:
-                self._feed(self._rest)
-                self._rest = b""
+            if self._aborted or self._killed:
+                self._give_up()
+            self._feed(self._rest)
+            self._rest = b""
             while True:
                 if self._reader.items:
                     self._deliver()
@@ -231,8 +213,7 @@ class ThreadedEngine:
                 else:
                     self._turn(poller)
         finally:
-            with contextlib.suppress(RuntimeError):  # a fork gave this process another lock
-                self._io.release()
+            self._io.release()
 
     def ended(self, error: BaseException | None) -> None:
         """See `wrap.Connection`: report the end, once."""
@@ -241,11 +222,11 @@ class ThreadedEngine:
         if self._ending is None:
             error = error or ConnectionError("the connection ended for an unknown reason")
             self._ending = Ending(error=error, failed=True)
+        log.debug("%s: over, %r", self._thread.name, self._ending)
+        self._reported = True
         if self._draining is None:
             self._drop()  # before the handlers run: what they find is closed
-        with self._sent:
-            self._reported = self._close_sent = True
-            self._sent.notify_all()
+        _forget_frames(self._ending.error)
         relief.enter(self)
         try:
             self._listener.deliver([self._ending], 0)
@@ -256,20 +237,19 @@ class ThreadedEngine:
         """With _io held: hand over what was read; _io is free meanwhile."""
         items, self._reader.items = self._reader.items, []
         size, self._size = self._size, 0
-        io = self._io
-        io.release()
+        self._io.release()
         relief.enter(self)
         try:
             self._listener.deliver(items, size)
         finally:
             relief.leave(self)
-            io.acquire()
+            self._io.acquire()
 
     def _turn(self, poller: Poller) -> None:
         """With _io held: wait for the network, a caller or a timer, and do what there is to do."""
         fd, read, write, due = self.interest()
         timeout = None if due is None else due - time.monotonic()
-        if self._tls and read and self._sock.pending():  # type: ignore[union-attr]
+        if read and self._tls and self._buffered():
             timeout = 0
         readable, writable, woken = poller.wait(fd, read, write, timeout)
         if woken:
@@ -281,7 +261,7 @@ class ThreadedEngine:
             finally:
                 relief.leave(self)
                 self._io.acquire()
-        self._work(readable or bool(timeout == 0 and read), writable)
+        self._work(readable or (read and self._tls and self._buffered()), writable)
 
     # -- one step of the network: on the socket's thread, or the relief thread --------------------
 
@@ -290,15 +270,11 @@ class ThreadedEngine:
         sock = self._sock
         if sock is None:
             return -1, False, False, None
-        timers = [t for t in (self._draining, self._close_due, self._next_ping) if t is not None]
-        if self._pong_due is not None:
-            timers.append(self._pong_due[0])
-        return (
-            sock.fileno(),
-            self._may_read(),
-            bool(self._outbox) and not self._broken,
-            min(timers) if timers else None,
-        )
+        due = None
+        if self._close_due is not None or self._draining is not None or self._next_ping is not None:
+            pong = None if self._pong_due is None else self._pong_due[0]
+            due = min(t for t in (self._close_due, self._draining, self._next_ping, pong) if t is not None)
+        return sock.fileno(), self._may_read(), self._outbox.waiting, due
 
     def _may_read(self) -> bool:
         """Backpressure: whether what was read is being taken."""
@@ -309,13 +285,18 @@ class ThreadedEngine:
             and not self._listener.congested()
         )
 
+    def _buffered(self) -> bool:
+        """Whether TLS has decrypted more than was asked for: poll does not tell."""
+        with self._outbox.lock:
+            return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
+
     def service(self, readable: bool, writable: bool) -> None:
         """See `relief.Relieved`."""
         if not self._io.acquire(blocking=False):
             return
         try:
             if relief.serves(self) and self._sock is not None:
-                self._work(readable, writable)
+                self._work(readable or (self._tls and self._may_read() and self._buffered()), writable)
         finally:
             self._io.release()
 
@@ -324,8 +305,7 @@ class ThreadedEngine:
         if self._killed or self._aborted:
             self._give_up()
         if writable:
-            with self._lock:
-                self._write_outbox()
+            self._outbox.write()
         if readable:
             self._receive()
         if self._close_due is not None or self._draining is not None or self._next_ping is not None:
@@ -337,11 +317,11 @@ class ThreadedEngine:
             return
         try:
             if self._tls:
-                with self._lock:
+                with self._outbox.lock:
                     data = sock.recv(RECEIVE)
             else:
                 data = sock.recv(RECEIVE if left <= RECEIVE else min(left, LARGE))
-        except _WAIT:
+        except WOULD_BLOCK:
             return
         except OSError as exc:
             self._lost(connect.explained(exc, "the connection was lost"))
@@ -354,82 +334,79 @@ class ThreadedEngine:
     def _feed(self, data: bytes) -> None:
         self._arrivals += 1
         if self._ending is not None or self._peer_close is not None:
-            return  # "ignore any further data", RFC 6455 section 5.5.1 and 7.1.7
+            return  # what follows is ignored, RFC 6455 sections 5.5.1 and 7.1.7
         self._size += len(data)
         try:
             self._reader.feed(data)
         except ProtocolError as exc:
             self._fail(exc)
+        if log.isEnabledFor(logging.DEBUG) and data:
+            log.debug("%s < %d bytes: %s", self._thread.name, len(data), brief(self._reader.items))
         if self._closing:
             # Nobody is told of messages any more: do not let them fill the memory behind a slow handler.
             self._reader.items = [item for item in self._reader.items if not isinstance(item, (str, bytes))]
             self._size = 0
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s < %d bytes, %d items wait", self._thread.name, len(data), len(self._reader.items))
 
     def _control(self, opcode: int, payload: bytes) -> None:
         """A control frame, in its place among the messages."""
         if opcode == PING:
-            with self._lock:
-                if not self._close_sent:
-                    self._transmit(frame(PONG, payload, self._keys.next()), 0)
+            self._outbox.control(PONG, payload)
         elif opcode == PONG:
             self._pong(payload)
         else:
             self._peer_close = parse_close(payload)
             self._reader.stopped = True
+            self._close_due = None
             self._draining = time.monotonic() + LINGER
-            with self._lock:
-                if not self._close_sent:
-                    self._send_close(payload)
-                    self._reader.items.append(CloseFrame())
+            if self._outbox.control(CLOSE, payload):
+                self._reader.items.append(CloseFrame())
 
     def _pong(self, payload: bytes) -> None:
         """A pong answers its ping, and the ones before it (RFC 6455 section 5.5.3)."""
         now = time.perf_counter()
-        with self._lock:
-            if all(payload != sent for sent, _, _ in self._pings):
-                return
-            while True:
-                sent, callback, start = self._pings.popleft()
-                if callback is not None:
-                    self._reader.items.append(Pong(callback, now - start))
-                if sent == payload:
-                    return
+        if all(payload != sent for sent, _, _ in list(self._pings)):
+            return
+        sent = None
+        while sent != payload:
+            sent, callback, start = self._pings.popleft()
+            self._reader.items.append(Pong(callback, now - start))
 
     def _check_timers(self) -> None:
         now = time.monotonic()
+        settings = self._settings
+        if self._outbox.progress != self._progress:
+            # What is queued goes out first, however long it takes: the peer is reading.
+            self._progress = self._outbox.progress
+            if self._close_due is not None and settings.close_timeout is not None:
+                self._close_due = now + settings.close_timeout
+            if self._draining is not None:
+                self._draining = now + LINGER
         if self._draining is not None and now >= self._draining:
             self._draining = None
             if self._peer_close is not None:
                 self._finish(Ending(*self._peer_close))
-        elif self._close_due is not None and now >= self._close_due and self._peer_close is None:
-            self._finish(Ending(error=TimeoutError(
-                f"the server did not answer the close frame within close_timeout={self._settings.close_timeout:g} s"
-            )))  # fmt: skip
-        if self._ending is None and self._next_ping is not None:
-            self._keep_alive(now)
+        elif self._close_due is not None and now >= self._close_due:
+            limit = f"close_timeout={settings.close_timeout:g} s"
+            self._finish(Ending(error=TimeoutError(f"the server did not answer the close frame within {limit}")))
+        if self._next_ping is not None and self._ending is None:
+            self._keep_alive(now, self._next_ping)
 
-    def _keep_alive(self, now: float) -> None:
+    def _keep_alive(self, now: float, next_ping: float) -> None:
         interval, timeout = self._settings.ping_interval, self._settings.ping_timeout
         assert interval is not None
-        assert self._next_ping is not None
-        if self._pong_due is not None:
+        if self._pong_due is not None and timeout is not None:
             due, arrivals = self._pong_due
             if self._arrivals != arrivals:
                 self._pong_due = None  # any frame is a sign of life
-            elif now >= due and self._may_read():
-                self._finish(Ending(error=TimeoutError(
-                    f"nothing came from the server within ping_timeout={timeout:g} s after a ping"
-                ), failed=True))  # fmt: skip
+            elif now >= due and not self._may_read():
+                self._pong_due = (now + timeout, arrivals)  # it is we who do not listen
+            elif now >= due:
+                limit = f"ping_timeout={timeout:g} s"
+                error = TimeoutError(f"nothing came from the server within {limit} after a ping")
+                self._finish(Ending(error=error, failed=True))
                 return
-        if now >= self._next_ping:
-            self._next_ping = now + interval
-            with self._lock:
-                if self._close_sent:
-                    self._next_ping = None
-                    return
-                self._transmit(frame(PING, b"", self._keys.next()), 0)
+        if now >= next_ping:
+            self._next_ping = now + interval if self._outbox.control(PING, KEEPALIVE_PAYLOAD) else None
             if timeout is not None and self._pong_due is None:
                 self._pong_due = (now + timeout, self._arrivals)
 
@@ -449,19 +426,15 @@ class ThreadedEngine:
     def _fail(self, error: ProtocolError) -> None:
         """Fail the WebSocket connection (RFC 6455 section 7.1.7)."""
         self._draining = time.monotonic() + LINGER
-        with self._lock:
-            if not self._close_sent:
-                reason = str(error).partition(" (")[0].encode()[:100].decode("utf-8", "ignore").encode()
-                self._send_close(close_payload(error.close_code, reason))
+        reason = str(error).partition(" (")[0].encode()[:100].decode("utf-8", "ignore").encode()
+        self._outbox.control(CLOSE, close_payload(error.close_code, reason))
         self._finish(Ending(error=error, failed=True))
 
     def _give_up(self) -> None:
         """close() was called before open was reported, or the interpreter exits."""
-        with self._lock:
-            if not self._close_sent:
-                self._send_close(close_payload(1001))
+        self._outbox.control(CLOSE, close_payload(1001))
         self._draining = None
-        self._finish(Ending(error=connect.Aborted(), failed=self._aborted))
+        self._finish(Ending(error=connect.Aborted(), failed=True))
 
     def _linger(self) -> None:
         """The connection failed and that was reported: let the close frame arrive before TCP ends.
@@ -471,59 +444,47 @@ class ThreadedEngine:
         if self._draining is None or self._sock is None:
             return
         poller = Poller(self._waker)
+        half_closed = False
         with self._io:
             while self._draining is not None and self._sock is not None and not self._killed:
-                if not self._outbox and not self._half_closed:
-                    self._half_closed = True
+                if not self._outbox.waiting and not half_closed:
+                    half_closed = True
                     with contextlib.suppress(OSError):
                         self._sock.shutdown(socket.SHUT_WR)
-                fd, _, write, _ = self.interest()
-                readable, writable, woken = poller.wait(fd, True, write, self._draining - time.monotonic())
+                readable, writable, woken = poller.wait(
+                    self._sock.fileno(), True, self._outbox.waiting, self._draining - time.monotonic()
+                )
                 if woken:
                     self._waker.clear()
-                if writable:
-                    with self._lock:
-                        self._write_outbox()
-                if readable:
-                    self._receive()
-                self._check_timers()
+                self._work(readable or (self._tls and self._buffered()), writable)
 
     def _drop(self) -> None:
         """Close the socket."""
-        with self._lock:
-            sock, self._sock = self._sock, None
-            self._broken = True
-            self._sent.notify_all()
+        self._outbox.close()
+        sock, self._sock = self._sock, None
         if sock is not None:
             sock.close()
 
-    # -- writing, with _lock held -----------------------------------------------------------------
 
-    def _send_close(self, payload: bytes) -> None:
-        self._close_sent = True
-        self._transmit(frame(CLOSE, payload, self._keys.next()), 0)
+class _Nobody:
+    """The listener of an engine that is over."""
 
-    def _transmit(self, data: bytes, payload: int) -> None:
-        """Send a frame, or what the operating system takes of it; the rest is queued."""
-        sent = 0
-        if not self._outbox and not self._broken and self._sock is not None:
-            try:
-                sent = self._sock.send(data)
-            except _WAIT:
-                pass
-            except OSError:
-                self._broken = True  # reading tells why
-        if sent < len(data):
-            self._outbox.add(memoryview(data)[sent:], payload)
+    def deliver(self, items: list[Item], size: int) -> None: ...
 
-    def _write_outbox(self) -> None:
-        if self._broken or self._sock is None:
-            return
-        try:
-            self._outbox.write(self._sock.send)
-        except _WAIT:
-            pass
-        except OSError:
-            self._broken = True
-        if not self._outbox.pending or self._broken:
-            self._sent.notify_all()
+    def woken(self) -> None: ...
+
+    def congested(self) -> bool:
+        return False
+
+
+_NOBODY: Listener = _Nobody()  # type: ignore[assignment]
+
+
+def _ignore(opcode: int, payload: bytes) -> None: ...
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of the frames that an exception came through: they refer to everything, and say nothing to a user."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

@@ -1,6 +1,6 @@
 """websocket-client's `WebSocketApp`, driven through its own extension points.
 
-`WebSocketApp` keeps the lifecycle (connect, opening handshake, open, close) on our thread. The *prepared socket* it
+`WebSocketApp` keeps the lifecycle (opening handshake, open, close, teardown) on our thread. The *prepared socket* it
 is given is a `Port`: what it writes and reads passes through bws, so that the request is ours (its own follows
 redirects, joins a cookie jar of the whole process, and loses ``;x`` and ``?`` of a path) and the answer is read
 strictly. The *dispatcher* owns the receive loop, and what the library would send after that is dropped.
@@ -8,23 +8,22 @@ strictly. The *dispatcher* owns the receive loop, and what the library would sen
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, Protocol
 
 import websocket
 
-from .handshake import Accepted, accept_value
+from .connect import Patience
+from .handshake import accept_value
 
 __all__ = ["Connection", "run"]
-
-log = logging.getLogger("bws")
 
 
 class Connection(Protocol):
     """What `run` needs of an engine; all is called on its thread."""
 
-    def shake_hands(self, key: str) -> Accepted:
+    def shake_hands(self, key: str, patience: Patience) -> None:
         """Send the request with this key, and read and check the answer."""
 
     def opened(self) -> None:
@@ -42,10 +41,12 @@ class Port:
 
     _closed = False
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, patience: Patience) -> None:
         self._connection = connection
+        self._patience = patience
         self._key = ""
         self._answer = b""
+        self.error: BaseException | None = None  # the library turns some exceptions into its own
 
     def send(self, data: bytes | str) -> int:
         """Take the request. Only its key is used."""
@@ -60,7 +61,11 @@ class Port:
         """Give the library an answer it accepts, once the server's own has been accepted."""
         if self._key:
             # What the server sent is not passed on: no redirect, no cookie reaches the library.
-            self._connection.shake_hands(self._key)
+            try:
+                self._connection.shake_hands(self._key, self._patience)
+            except BaseException as exc:
+                self.error = exc
+                raise
             self._answer = (
                 "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 f"Sec-WebSocket-Accept: {accept_value(self._key)}\r\n\r\n"
@@ -73,7 +78,7 @@ class Port:
         """No time-out: the engine has its own."""
 
     def settimeout(self, seconds: float | None) -> None:
-        """Not needed: `gettimeout`."""
+        """Not needed: see `gettimeout`."""
 
     def fileno(self) -> int:
         """There is nothing to poll here."""
@@ -112,15 +117,63 @@ class Dispatcher:
         """Timers are the engine's own."""
 
 
-def run(connection: Connection) -> None:
+class App(websocket.WebSocketApp):
+    """Notes one of the functions that `run_forever` makes, to be able to take them apart."""
+
+    inner: object = None
+
+    def create_dispatcher(self, *args: Any, **kwargs: Any) -> Any:
+        """See `_untie`."""
+        self.inner = next((arg for arg in (*args, *kwargs.values()) if isinstance(arg, FunctionType)), None)
+        return super().create_dispatcher(*args, **kwargs)
+
+
+def run(connection: Connection, patience: Patience) -> None:
     """Run one connection on this thread, from the request to its end."""
     errors: list[BaseException] = []
+    inner: list[object] = []
+    port = Port(connection, patience)
     dispatcher = Dispatcher(connection)
-    app = dispatcher.app = websocket.WebSocketApp(
+
+    def on_open(app: Any) -> None:
+        inner.append(app.sock)
+        connection.opened()
+
+    def on_error(app: Any, error: BaseException) -> None:
+        inner.append(app.sock)
+        errors.append(error)
+
+    def on_close(app: Any, code: object, reason: object) -> None:
+        connection.ended(port.error or next(iter(errors), None))
+
+    app = dispatcher.app = App(
         "ws://bws/",  # parsed by the library and used for nothing: the request is written by the engine
-        socket=Port(connection),  # type: ignore[arg-type] # it is used as one
-        on_open=lambda app: connection.opened(),
-        on_error=lambda app, error: errors.append(error),
-        on_close=lambda app, code, reason: connection.ended(errors[0] if errors else None),
+        socket=port,  # type: ignore[arg-type] # it is used as one
+        on_open=on_open,
+        on_error=on_error,
+        on_close=on_close,
     )
-    app.run_forever(dispatcher=dispatcher, suppress_origin=True)
+    try:
+        app.run_forever(dispatcher=dispatcher, suppress_origin=True)
+    finally:
+        _untie(app.inner)
+        for owner in (app, dispatcher, port, *inner):
+            if owner is not None:
+                vars(owner).clear()
+        errors.clear()
+
+
+def _untie(function: object) -> None:
+    """Take apart the functions that `run_forever` made: they refer to each other, and so to this connection.
+
+    Otherwise each connection would stay in memory until the garbage collector comes by; the same goes for the
+    library's objects, which `run` empties.
+    """
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            value = cell.cell_contents
+        except ValueError:
+            continue  # it is empty already
+        if isinstance(value, FunctionType):
+            del cell.cell_contents
+            _untie(value)
