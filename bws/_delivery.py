@@ -34,8 +34,8 @@ class Target(Protocol):
     @property
     def _engine(self) -> Engine: ...
 
-    def _take(self, items: Iterator[Item]) -> int:
-        """Deliver `items`; the number that was taken."""
+    def _take(self, items: Sequence[Item]) -> None:
+        """Deliver `items`, all of them, whatever a handler lets out."""
 
     def _deliver_held(self) -> None:
         """Deliver what was held for handlers that are bound now."""
@@ -57,7 +57,7 @@ class Direct:
     def deliver(self, items: Sequence[Item], size: int) -> None:
         target = self._ref()
         if target is not None:
-            target._take(iter(items))
+            target._take(items)
 
     def woken(self) -> None:
         target = self._ref()
@@ -139,12 +139,7 @@ class Dispatched:
             self._scheduled = True
         self._schedule(patient=True)
 
-    def woken(self) -> None:
-        with self._lock:
-            if self._scheduled or not self._batches:
-                return
-            self._scheduled = True
-        self._schedule(patient=True)
+    def woken(self) -> None: ...
 
     def congested(self) -> bool:
         return self._count > HIGH_WATER_ITEMS or self._bytes > HIGH_WATER_BYTES
@@ -160,16 +155,16 @@ class Dispatched:
         self._schedule(patient=False)
 
     def _schedule(self, patient: bool) -> None:
-        """Hand the drain to `dispatch`; a full queue is waited for on the network's thread only."""
+        """Hand the drain to `dispatch`; `patient`: wait here when its queue is full."""
         while not self._gone:
             try:
                 self._dispatch(self._drain)
                 return
             except queue.Full:
                 if not patient:
-                    with self._lock:
-                        self._scheduled = False
-                    self._wake_engine()  # the network's thread tries again
+                    # This may be the thread that empties the queue: it must not wait.
+                    retry = threading.Thread(target=self._schedule, args=(True,), name="bws dispatch", daemon=True)
+                    retry.start()
                     return
                 time.sleep(0.005)
                 if exiting():
@@ -195,7 +190,10 @@ class Dispatched:
         try:
             target._deliver_held()
             while True:
-                if target._take(islice(self._current, SLICE_ITEMS)) < SLICE_ITEMS and not self._next():
+                items = tuple(islice(self._current, SLICE_ITEMS))
+                if items:
+                    target._take(items)
+                elif not self._next():
                     return
                 if time.perf_counter() > end and not self._gone:
                     break

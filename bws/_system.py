@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import socket
@@ -11,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-__all__ = ["KEEPALIVE", "Poller", "Waker", "close_descriptor", "proxy_possible", "wait_for"]
+__all__ = ["KEEPALIVE", "Poller", "Waker", "close_descriptor", "keep_freed_memory", "proxy_possible", "wait_for"]
 
 WINDOWS = sys.platform == "win32"
 _LONGEST = 3600.0  # s: one wait; a longer one is a loop of these, so that no OS limit is reached
@@ -177,6 +178,17 @@ def wait_for(condition: threading.Condition, predicate: Callable[[], bool], time
 def proxy_possible() -> bool:
     """Whether a proxy may be configured; macOS and Windows have settings beside the environment's."""
     return sys.platform in ("darwin", "win32") or any(name.lower().endswith("_proxy") for name in os.environ)
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Have malloc keep the memory of a large message for the next one, once for the process.
+
+    glibc gives freed blocks of over 128 KiB back to the system, until it has seen larger ones come and go
+    (mallopt(3), M_MMAP_THRESHOLD, "dynamic"). Messages of 1 MiB would then cost 256 page faults each, which takes
+    six times as long as receiving them. This block is never touched, so it costs nothing.
+    """
+    bytes(8 * 1024 * 1024)
 
 
 def close_descriptor(sock: socket.socket) -> None:

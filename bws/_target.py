@@ -98,6 +98,7 @@ class EventTarget:
         "_held_bytes",
         "_listeners",
         "_lock",
+        "_only",
         "_warned",
     )
 
@@ -115,7 +116,9 @@ class EventTarget:
         self._held: dict[str, deque[DOMEvent]] = {type: deque() for type in EVENTS}
         self._held_bytes = 0
         self._flushes: deque[str] = deque()  # types whose held events are to be delivered, in order of binding
-        self._flush = False  # whether there are any: one look per message instead of a lock
+        self._flush = False  # whether there are any: one look instead of a lock
+        # The single handler of messages, when a message needs nothing but to be handed to it: one look per message.
+        self._only: Callable[[Any], object] | None = None
         self._warned = False
 
     # -- binding ----------------------------------------------------------------------------------
@@ -260,7 +263,7 @@ class EventTarget:
             if old is not None:
                 old.removed = True
             wake = new is not None and self._release_held(type)
-            self._listeners[type] = listeners
+            self._publish(type, listeners)
         if wake:
             self._wake_handlers()
 
@@ -272,7 +275,7 @@ class EventTarget:
             # The flag goes up before the handler shows: who sees the handler also sees the flag, and
             # delivers what is held before anything newer.
             wake = self._release_held(type)
-            self._listeners[type] = (*listeners, new)
+            self._publish(type, (*listeners, new))
         if wake:
             self._wake_handlers()
 
@@ -286,7 +289,18 @@ class EventTarget:
                         del self._attributes[type]
                 else:
                     kept.append(listener)
-            self._listeners[type] = tuple(kept)
+            self._publish(type, tuple(kept))
+
+    def _publish(self, type: str, listeners: tuple[Listener, ...]) -> None:
+        """With the lock held: these are the handlers from now on."""
+        self._listeners[type] = listeners
+        self._look_for_only()
+
+    def _look_for_only(self) -> None:
+        """With the lock held: see `_only`."""
+        listeners = self._listeners.get("message", ())
+        plain = len(listeners) == 1 and not listeners[0].once and not self._flush and "message" not in self._held
+        self._only = listeners[0].call if plain else None
 
     # -- delivery ---------------------------------------------------------------------------------
 
@@ -346,6 +360,7 @@ class EventTarget:
         if type not in self._flushes:
             self._flushes.append(type)
             self._flush = True
+            self._only = None
         return True
 
     def _deliver_held(self) -> None:
@@ -354,6 +369,7 @@ class EventTarget:
             with self._lock:
                 if not self._flushes:
                     self._flush = False
+                    self._look_for_only()
                     return
                 type = self._flushes[0]
                 held = self._held.get(type)
@@ -375,6 +391,10 @@ class EventTarget:
         if held is not None:
             held.clear()
         self._held_bytes = 0
+
+    def _origin(self) -> str:
+        """What message events carry."""
+        raise NotImplementedError
 
     def _wake_handlers(self) -> None:
         """Have `_deliver_held` called where handlers run."""

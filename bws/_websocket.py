@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import ssl as _ssl
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import perf_counter
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -28,6 +29,7 @@ _TIDY = 0.1  # s
 _NAMES = {CONNECTING: "CONNECTING", OPEN: "OPEN", CLOSING: "CLOSING", CLOSED: "CLOSED"}
 
 log = logging.getLogger("bws")
+_new = object.__new__
 
 
 class WebSocket(EventTarget):
@@ -248,6 +250,7 @@ class WebSocket(EventTarget):
             self._state = step(before, Fact.CLOSE_CALLED)
             if before != CLOSED:
                 self._quiet = True
+                self._only = None
                 self._aborted = self._aborted or before == CONNECTING
                 self._drop_held_messages()
         if before == CONNECTING:
@@ -349,29 +352,53 @@ class WebSocket(EventTarget):
 
     # -- facts become events (runs where handlers run) --------------------------------------------
 
-    def _take(self, items: Iterator[Item]) -> int:
-        """Deliver what the engine reported, in wire order; the number of items taken."""
-        count = 0
-        origin = self._settings.address.origin
+    def _take(self, items: Sequence[Item]) -> None:
+        """Deliver what the engine reported, in wire order.
+
+        Raises:
+            BaseException: A handler let out SystemExit or the like, and runs on a thread that is not ours; all of
+                `items` are delivered before.
+        """
+        stamp = perf_counter() * 1000  # the messages up to the next slow step arrived together
+        leaving: BaseException | None = None
         for item in items:
-            count += 1
             kind = item.__class__
-            if kind is str or kind is bytes:
-                if not self._quiet:
-                    self._fire(MessageEvent("message", item, origin))
-            elif kind is Opened:
-                self._opened(item)
-            elif kind is Ending:
-                self._ended(item)
-            elif kind is CloseFrame:
-                # "When the WebSocket closing handshake is started ... set ready state to CLOSING."
-                with self._lock:
-                    self._state = step(self._state, Fact.CLOSE_FRAME)
-            elif not self._muted:
-                self._answered(item)
+            try:
+                if kind is str or kind is bytes:
+                    only = self._only
+                    if only is not None:
+                        event = _new(MessageEvent)
+                        event.data = item
+                        event.target = self
+                        event.timeStamp = stamp
+                        only(event)
+                    elif not self._quiet:
+                        self._fire(MessageEvent("message", item))
+                        stamp = perf_counter() * 1000
+                else:
+                    self._note(item)
+                    stamp = perf_counter() * 1000
+            except BaseException as exc:
+                # Of a message's only handler, or to be raised where the program's own loop is.
+                if self._handler_raised(exc):
+                    leaving = exc
         if self._flush:
             self._deliver_held()
-        return count
+        if leaving is not None:
+            raise leaving
+
+    def _note(self, fact: Opened | CloseFrame | Ending | Pong) -> None:
+        """Deliver what is not a message."""
+        if isinstance(fact, Opened):
+            self._opened(fact)
+        elif isinstance(fact, Ending):
+            self._ended(fact)
+        elif isinstance(fact, CloseFrame):
+            # "When the WebSocket closing handshake is started ... set ready state to CLOSING."
+            with self._lock:
+                self._state = step(self._state, Fact.CLOSE_FRAME)
+        elif not self._muted:
+            fact.callback(fact.seconds)
 
     def _opened(self, fact: Opened) -> None:
         """https://websockets.spec.whatwg.org/#feedback-from-the-protocol, "established"."""
@@ -416,12 +443,6 @@ class WebSocket(EventTarget):
                     break
         _lifetime.discard(self)
 
-    def _answered(self, pong: Pong) -> None:
-        try:
-            pong.callback(pong.seconds)
-        except Exception as exc:
-            self._delivery.raised(exc)
-
     def _fire(self, event: DOMEvent) -> None:
         if not self._muted:
             super()._fire(event)
@@ -429,6 +450,14 @@ class WebSocket(EventTarget):
     def _deliver_held(self) -> None:
         if not self._muted:
             super()._deliver_held()
+
+    def _look_for_only(self) -> None:
+        super()._look_for_only()
+        if self._quiet or self._muted:
+            self._only = None
+
+    def _origin(self) -> str:
+        return self._settings.address.origin
 
     def _wake_handlers(self) -> None:
         self._delivery.wake_handlers(self._over)
@@ -450,12 +479,14 @@ class WebSocket(EventTarget):
         self._close(1001, b"")
 
     def _abandon(self) -> None:
-        self._muted = True
+        """No handler is called any more."""
+        with self._lock:
+            self._muted = True
+            self._only = None
         self._leave()
 
     def _leave_at_exit(self) -> None:
-        self._muted = True
-        self._leave()
+        self._abandon()
 
     def _join_at_exit(self, timeout: float) -> None:
         if not self._engine.join(timeout):
@@ -466,6 +497,7 @@ class WebSocket(EventTarget):
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._muted = self._over = self._close_done = True
+        self._only = None
         self._state = CLOSED
         self._engine.forget()
 

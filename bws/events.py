@@ -33,12 +33,13 @@ class DOMEvent:
         message: *(bws extension)* on ``error`` events, the cause as one line, otherwise ''.
     """
 
-    __slots__ = ("__dict__", "error", "target", "timeStamp", "type")
+    # What every message event sets has a slot; what is mostly the default is an attribute of the class.
+    __slots__ = ("__dict__", "target", "timeStamp")
 
-    type: str
+    type: str = ""
     target: EventTarget | None
     timeStamp: float
-    error: BaseException | None
+    error: BaseException | None = None
 
     def __init__(self, type: str, *, error: BaseException | None = None) -> None:
         if not isinstance(type, str):
@@ -46,7 +47,8 @@ class DOMEvent:
         self.type = type
         self.target = None
         self.timeStamp = perf_counter() * 1000
-        self.error = error
+        if error is not None:
+            self.error = error
 
     @property
     def currentTarget(self) -> EventTarget | None:
@@ -74,23 +76,31 @@ class MessageEvent(DOMEvent):
         lastEventId: Always ``''`` on a WebSocket.
     """
 
-    __slots__ = ("data", "lastEventId", "origin")
+    __slots__ = ("data",)
 
+    type: str = "message"
     data: Any
-    origin: str
-    lastEventId: str
+    lastEventId: str = ""
 
     def __init__(
-        self,
-        type: str = "message",
-        data: Any = None,
-        origin: str = "",
-        lastEventId: str = "",
+        self, type: str = "message", data: Any = None, origin: str | None = None, lastEventId: str = ""
     ) -> None:
         super().__init__(type)
         self.data = data
-        self.origin = origin
-        self.lastEventId = lastEventId
+        if origin is not None:
+            self.origin = origin
+        if lastEventId:
+            self.lastEventId = lastEventId
+
+    @property
+    def origin(self) -> str:
+        """That of the target's URL, unless the event was made with another."""
+        own: str = self.__dict__.get("_origin", "")
+        return own or ("" if self.target is None else self.target._origin())
+
+    @origin.setter
+    def origin(self, value: str) -> None:
+        self._origin = value
 
     def _facts(self) -> str:
         return f" data={brief(self.data)}"
@@ -108,6 +118,7 @@ class CloseEvent(DOMEvent):
 
     __slots__ = ("code", "reason", "wasClean")
 
+    type: str = "close"
     code: int
     reason: str
     wasClean: bool

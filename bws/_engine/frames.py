@@ -35,19 +35,21 @@ class FrameReader:
 
     Attributes:
         items: What has been read so far; the owner takes the list away and puts an empty one in its place.
+        waiting: Bytes of the messages in `items`, decompressed; the owner sets it back with the list.
         left: Payload bytes of the present data frame that are still to come.
         stopped: Set by `control` at the peer's close frame: what follows it is ignored (section 5.5.1).
     """
 
     __slots__ = (
         "_blocks", "_control", "_fin", "_inflater", "_inflating", "_max_size", "_opcode", "_parts", "_rest", "_size",
-        "_tail", "items", "left", "stopped",
+        "_tail", "items", "left", "stopped", "waiting",
     )  # fmt: skip
 
     def __init__(
         self, max_size: int | None, control: Callable[[int, bytes], None], inflater: Inflater | None = None
     ) -> None:
         self.items: list[Item] = []
+        self.waiting = 0
         self.left = 0
         self.stopped = False
         self._max_size = sys.maxsize if max_size is None else max_size
@@ -76,31 +78,48 @@ class FrameReader:
         try:
             if self.left:
                 pos = self._payload(data, 0, end)
-            append, max_size = self.items.append, self._max_size
             while pos < end and not self.stopped:
-                # The common case first: an unfragmented message that is all there.
-                first = data[pos]
-                if (first == 0x81 or first == 0x82) and not self._opcode and end - pos > 3:
-                    size = data[pos + 1]
-                    start = pos + 2
-                    if size == 126:
-                        size = data[start] << 8 | data[pos + 3]
-                        start = pos + 4
-                        stop = start + size if size > 125 else sys.maxsize
-                    else:
-                        stop = start + size if size < 126 else sys.maxsize
-                    if stop <= end and size <= max_size:
-                        pos = stop
-                        if first == 0x81:
-                            append(str(data[start:stop], "utf-8"))
-                        else:
-                            append(data[start:stop])
-                        continue
-                pos = self._frame(data, pos, end)
+                if not self._opcode:
+                    pos = self._whole(data, pos, end)
+                if pos < end:
+                    pos = self._frame(data, pos, end)
         except UnicodeDecodeError as exc:
             raise ProtocolError(
                 f"a text message is not UTF-8: {exc.reason} (0x{exc.object[exc.start]:02x})", 1007
             ) from None
+
+    def _whole(self, data: bytes, pos: int, end: int) -> int:
+        """Read unfragmented messages of up to 64 KiB that are all there: the common case, in one tight loop.
+
+        Returns:
+            The position of the first frame that is something else.
+        """
+        append, max_size = self.items.append, self._max_size
+        begin = pos
+        limit = end - 3  # so that two bytes of length are there
+        while pos < limit:
+            first = data[pos]
+            if first != 0x81 and first != 0x82:
+                break
+            size = data[pos + 1]
+            start = pos + 2
+            if size > 125:
+                if size != 126:
+                    break
+                size = data[start] << 8 | data[pos + 3]
+                if size < 126:
+                    break
+                start = pos + 4
+            stop = start + size
+            if stop > end or size > max_size:
+                break
+            if first == 0x81:
+                append(data[start:stop].decode())
+            else:
+                append(data[start:stop])
+            pos = stop
+        self.waiting += pos - begin
+        return pos
 
     def _frame(self, data: bytes, pos: int, end: int) -> int:
         """Read the frame at `pos`, checking each byte as soon as it is there; the position after what was read."""
@@ -208,6 +227,7 @@ class FrameReader:
     def _finish(self) -> None:
         if self._tail:
             raise ProtocolError("a text message is not UTF-8: it ends inside a character", 1007)
+        self.waiting += self._size
         self.items.append(self._join([*self._blocks, *self._parts]))
         self._opcode = 0
         self._parts, self._blocks = [], []

@@ -40,7 +40,7 @@ class Listener(Protocol):
     """Whom an engine reports to; every method is called from the engine's own threads."""
 
     def deliver(self, items: Sequence[Item], size: int) -> None:
-        """Take `items`, which came in `size` bytes, one batch after the other; may run handlers, and so may last."""
+        """Take `items`, of `size` bytes in all, one batch after the other; may run handlers, and so may last."""
 
     def woken(self) -> None:
         """The engine's thread was woken by `Engine.wake`, and is not inside `deliver`."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from .._settings import Settings
 from .._state import Ending
-from .._system import Poller, Waker, close_descriptor
+from .._system import Poller, Waker, close_descriptor, keep_freed_memory
 from ..errors import ProtocolError
 from ..events import brief
 from . import connect, handshake, wrap
@@ -25,8 +25,8 @@ from .relief import relief
 
 __all__ = ["ThreadedEngine"]
 
-RECEIVE = 65536  # bytes a recv(); a larger frame is read in larger pieces
-LARGE = 1 << 20
+RECEIVE = 64 * 1024  # bytes a recv()
+LARGE = 120 * 1024  # inside a large frame; from 128 KiB on malloc() gets fresh pages each time, which takes longer
 HIGH_WATER_ITEMS = 10_000  # messages that wait for a slow handler
 HIGH_WATER_BYTES = 16 * 1024 * 1024
 MAX_CONTROLS = 1_000  # pongs that wait for a peer that pings and does not read
@@ -54,7 +54,6 @@ class ThreadedEngine:
         self._io = threading.Lock()
         self._reader = FrameReader(settings.max_size, self._control)
         self._rest = b""  # frames that came with the answer to the handshake
-        self._size = 0  # bytes that the items in the reader came in
         self._arrivals = 0  # of bytes: signs of life
         self._accepted = handshake.Accepted()
         self._peer_close: tuple[int, str] | None = None
@@ -191,6 +190,7 @@ class ThreadedEngine:
             self._reader = FrameReader(self._settings.max_size, self._control, Inflater(agreed.deflate))
             deflater = Deflater(agreed.deflate)
         assert self._sock is not None
+        keep_freed_memory()
         self._outbox.open(self._sock, deflater)
         if self._settings.ping_interval is not None:
             self._next_ping = time.monotonic() + self._settings.ping_interval
@@ -236,7 +236,7 @@ class ThreadedEngine:
     def _deliver(self) -> None:
         """With _io held: hand over what was read; _io is free meanwhile."""
         items, self._reader.items = self._reader.items, []
-        size, self._size = self._size, 0
+        size, self._reader.waiting = self._reader.waiting, 0
         self._io.release()
         relief.enter(self)
         try:
@@ -279,7 +279,7 @@ class ThreadedEngine:
     def _may_read(self) -> bool:
         """Backpressure: whether what was read is being taken."""
         return (
-            self._size <= HIGH_WATER_BYTES
+            self._reader.waiting <= HIGH_WATER_BYTES
             and len(self._reader.items) <= HIGH_WATER_ITEMS
             and self._outbox.controls <= MAX_CONTROLS
             and not self._listener.congested()
@@ -320,7 +320,7 @@ class ThreadedEngine:
                 with self._outbox.lock:
                     data = sock.recv(RECEIVE)
             else:
-                data = sock.recv(RECEIVE if left <= RECEIVE else min(left, LARGE))
+                data = sock.recv(RECEIVE if left <= RECEIVE else LARGE)
         except WOULD_BLOCK:
             return
         except OSError as exc:
@@ -335,7 +335,6 @@ class ThreadedEngine:
         self._arrivals += 1
         if self._ending is not None or self._peer_close is not None:
             return  # what follows is ignored, RFC 6455 sections 5.5.1 and 7.1.7
-        self._size += len(data)
         try:
             self._reader.feed(data)
         except ProtocolError as exc:
@@ -345,7 +344,7 @@ class ThreadedEngine:
         if self._closing:
             # Nobody is told of messages any more: do not let them fill the memory behind a slow handler.
             self._reader.items = [item for item in self._reader.items if not isinstance(item, (str, bytes))]
-            self._size = 0
+            self._reader.waiting = 0
 
     def _control(self, opcode: int, payload: bytes) -> None:
         """A control frame, in its place among the messages."""
