@@ -84,7 +84,7 @@ class Inflater:
                     # A block with BFINAL ended the stream; what follows is a new one (section 7.2.3.4).
                     data = self._zlib.unused_data
                     self._zlib = zlib.decompressobj(self._bits)
-                    if data == _TAIL:
+                    if last and data == _TAIL:
                         break
                 else:
                     data = self._zlib.unconsumed_tail

@@ -214,6 +214,9 @@ class FrameReader:
             chunk = self._tail + chunk
             part, used = utf_8_decode(chunk, "strict", False)
             self._tail = chunk[used:]
+            if self._tail[:1] == b"\xed" and self._tail[1:2] >= b"\xa0":
+                # The beginning of an encoded surrogate; the decoder waits for its end before it complains.
+                raise ProtocolError("a text message is not UTF-8: it has an encoded surrogate", 1007)
         self._parts.append(part)  # type: ignore[arg-type]
         if len(self._parts) == _BLOCK:
             self._blocks.append(self._join(self._parts))  # type: ignore[arg-type]

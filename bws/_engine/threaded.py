@@ -67,8 +67,7 @@ class ThreadedEngine:
         self._pings: deque[tuple[bytes, Callable[[float], object], float]] = deque()  # sent by the program
         # Single words, written once.
         self._closing = False  # the program called close(): messages are of no use any more
-        self._aborted = False
-        self._killed = False
+        self._stop = False  # abort() or kill() was called
         self._reported = False
         self._thread = threading.Thread(target=self._run, name=f"bws {settings.address.origin}", daemon=True)
 
@@ -107,11 +106,11 @@ class ThreadedEngine:
         self.wake()
 
     def abort(self) -> None:
-        self._aborted = True
+        self._stop = True
         self.wake()
 
     def kill(self) -> None:
-        self._killed = True
+        self._stop = True
         self.wake()
 
     def buffered(self) -> int:
@@ -137,7 +136,7 @@ class ThreadedEngine:
             self._thread.join(timeout)
 
     def forget(self) -> None:
-        self._killed = self._aborted = self._reported = True
+        self._stop = self._reported = True
         self._ending = Ending()
         self._io = threading.Lock()
         self._outbox.forget()
@@ -151,7 +150,7 @@ class ThreadedEngine:
     def _run(self) -> None:
         try:
             log.info("%s: connecting", self._thread.name)
-            patience = connect.Patience(self._waker, lambda: self._aborted or self._killed, self._settings.open_timeout)
+            patience = connect.Patience(self._waker, lambda: self._stop, self._settings.open_timeout)
             sock = connect.connect(self._settings, patience)
             self._tls = isinstance(sock, ssl.SSLSocket)
             self._sock = sock
@@ -201,8 +200,6 @@ class ThreadedEngine:
         poller = Poller(self._waker)
         self._io.acquire()
         try:
-            if self._aborted or self._killed:
-                self._give_up()
             self._feed(self._rest)
             self._rest = b""
             while True:
@@ -210,6 +207,8 @@ class ThreadedEngine:
                     self._deliver()
                 elif self._ending is not None:
                     return
+                elif self._stop:
+                    self._give_up()
                 else:
                     self._turn(poller)
         finally:
@@ -302,7 +301,7 @@ class ThreadedEngine:
 
     def _work(self, readable: bool, writable: bool) -> None:
         """With _io held."""
-        if self._killed or self._aborted:
+        if self._stop:
             self._give_up()
         if writable:
             self._outbox.write()
@@ -445,7 +444,7 @@ class ThreadedEngine:
         poller = Poller(self._waker)
         half_closed = False
         with self._io:
-            while self._draining is not None and self._sock is not None and not self._killed:
+            while self._draining is not None and self._sock is not None and not self._stop:
                 if not self._outbox.waiting and not half_closed:
                     half_closed = True
                     with contextlib.suppress(OSError):

@@ -36,6 +36,13 @@ class Connection(Protocol):
         """The connection is over; `error`: what came out of connecting."""
 
 
+class _Quiet(KeyboardInterrupt):
+    """Ends `run_forever` by way of `on_error` and `on_close`.
+
+    It logs every other exception as an error, which a failed connection is not: the program gets an event.
+    """
+
+
 class Port:
     """The prepared socket: `WebSocketApp` shakes hands with it."""
 
@@ -65,7 +72,7 @@ class Port:
                 self._connection.shake_hands(self._key, self._patience)
             except BaseException as exc:
                 self.error = exc
-                raise
+                raise _Quiet from None
             self._answer = (
                 "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 f"Sec-WebSocket-Accept: {accept_value(self._key)}\r\n\r\n"
