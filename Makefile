@@ -1,0 +1,86 @@
+# The commands of this project; `make` alone lists them. Nothing has to be set up first: each target makes the virtual
+# environment it needs, with only python3, its venv module and make on the machine.
+
+PYTHON ?= python3
+VENV ?= .venv
+VENV_BIN ?= $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+PY := $(VENV_BIN)/python
+
+# Another interpreter than the one .venv was made with, asked for by name: make it anew.
+INTERPRETER := $(VENV)/.interpreter
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell cat "$(INTERPRETER)" 2>/dev/null),$(PYTHON))
+.PHONY: $(INTERPRETER)
+endif
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help run test check format types coverage bench docs clean
+
+help:
+	@echo "make TARGET, where TARGET is one of"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  %-10s %s\n", $$1, $$2 }'
+
+run: $(VENV)/.for-run ## Talk to an echo server that it starts; URL=ws://... for another one, ARGS="..." for options
+	@"$(PY)" -m bws_cli.echo_cli $${URL:+"$$URL"} $(ARGS)
+
+test: $(VENV)/.for-dev ## Run the tests; ARGS="..." goes to pytest
+	@"$(PY)" -m pytest $(ARGS)
+
+check: $(VENV)/.for-dev ## Look at format, style and types, change nothing
+	"$(PY)" -m ruff format --check .
+	"$(PY)" -m ruff check .
+	"$(PY)" -m mypy
+
+format: $(VENV)/.for-dev ## Format the code and mend what can be mended without asking
+	"$(PY)" -m ruff check --fix-only .
+	"$(PY)" -m ruff format .
+
+types: $(VENV)/.for-dev ## Check the types only
+	"$(PY)" -m mypy
+
+coverage: $(VENV)/.for-dev ## Run the tests and fail when too little of bws/ is covered
+	"$(PY)" -m coverage erase
+	"$(PY)" -m coverage run -m pytest $(ARGS)
+	"$(PY)" -m coverage combine --quiet
+	"$(PY)" -m coverage report
+
+bench: $(VENV)/.for-dev ## Measure bws beside other clients
+	@if [ -f benchmarks/__main__.py ]; then "$(PY)" -m benchmarks $(ARGS); \
+	else echo "There are no benchmarks in this version: nothing was measured." >&2; fi
+
+docs: $(VENV)/.for-docs ## Build the documentation into docs/_build/html; a warning is an error
+	"$(PY)" -m sphinx -E -W --keep-going -q -b html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
+
+clean: ## Remove everything that make has made, .venv too
+	rm -rf "$(VENV)" build dist bws.egg-info docs/_build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment. What pip and venv say goes to stderr, and they do not read stdin: `echo hello | make -s run`
+# prints "hello" and nothing else, the first time too. A stamp is touched last, so that what was cut short is done again.
+INSTALL = "$(PY)" -m pip install --quiet --disable-pip-version-check --editable
+SOURCES := setup.cfg pyproject.toml
+
+$(INTERPRETER):
+	@echo "Making $(VENV) with $(PYTHON)" >&2
+	@"$(PYTHON)" -m venv --clear "$(VENV)" </dev/null >&2 \
+	|| { echo "The venv module is missing? On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "$(PYTHON)" > "$@"
+
+$(VENV)/.for-run: $(INTERPRETER) $(SOURCES)
+	@echo "Installing what 'make run' needs into $(VENV)" >&2
+	@$(INSTALL) ".[cli]" </dev/null >&2
+	@touch "$@"
+
+$(VENV)/.for-dev: $(INTERPRETER) $(SOURCES)
+	@echo "Installing the tools for development into $(VENV)" >&2
+	@$(INSTALL) ".[dev]" </dev/null >&2
+	@touch "$(VENV)/.for-run" "$@"
+
+$(VENV)/.for-docs: $(INTERPRETER) $(SOURCES)
+	@echo "Installing Sphinx into $(VENV)" >&2
+	@$(INSTALL) ".[docs]" </dev/null >&2
+	@touch "$@"
