@@ -1,0 +1,383 @@
+"""The server's side of the wire: an asyncio server of the ``websockets`` library on a thread of its own.
+
+``Wire`` lives for one start and stop of an ``EchoServer``. Its coroutines run on the loop's thread; what the clients
+said goes to a ``Ledger``, which tests read from theirs. Importing this module needs ``websockets``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from http.client import responses
+from ssl import SSLContext
+from typing import Any, TypeVar, cast
+
+from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed, ProtocolError
+from websockets.frames import Close
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.typing import Subprotocol
+
+T = TypeVar("T")
+
+GOODBYE = 0.2  # s that clients are given for the closing handshake when the server stops
+CALL_TIMEOUT = 10.0  # s; what is asked of the loop never waits there, so this only turns a bug into an exception
+BACKLOG = 1024  # connections that may wait for accept()
+
+# Two 16-bit numbers on Windows, two ints elsewhere: lingering is on, for 0 seconds, so that closing resets.
+_LINGER_0 = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+
+_log = logging.getLogger("bws.testing")
+_log.addHandler(logging.NullHandler())  # else logging prints the errors of bad handshakes to stderr
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What an ``EchoServer`` was asked to be, as its constructor says."""
+
+    ssl: SSLContext | None
+    subprotocols: Sequence[str]
+    compression: bool
+    echo: bool
+    keep_messages: bool
+
+
+class Ledger:
+    """What the clients did. Written on the loop's thread, read from any other.
+
+    ``changed`` guards all of it and is notified after each change.
+    """
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.messages: list[str | bytes] = []
+        self.unread: deque[str | bytes] = deque()  # those that no next_message() has returned
+        self.closes: list[tuple[int, str]] = []
+        self.unread_closes: deque[tuple[int, str]] = deque()
+        self.connections: list[ServerConnection] = []
+        self.request: Request | None = None
+        self.refusal: Response | None = None
+
+    def arrived(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Note a handshake; returns the refusal that it is to be answered with, if any."""
+        with self.changed:
+            self.request = request
+            self.connections = [*self.alive(), connection]
+            self.changed.notify_all()
+            return self.refusal
+
+    def opened(self) -> None:
+        """The handshake is done, which only ``websockets`` notes, in the connection's state."""
+        with self.changed:
+            self.changed.notify_all()
+
+    def received(self, message: str | bytes) -> None:
+        with self.changed:
+            self.messages.append(message)
+            self.unread.append(message)
+            self.changed.notify_all()
+
+    def ended(self, connection: ServerConnection) -> None:
+        protocol = connection.protocol  # websockets 14.0 has the two only there
+        close = (int(protocol.close_code or 1006), protocol.close_reason or "")
+        with self.changed:
+            self.closes.append(close)
+            self.unread_closes.append(close)
+            self.changed.notify_all()
+
+    def alive(self, state: State | None = None) -> list[ServerConnection]:
+        """The connections in that state, or in any but CLOSED; call it with ``changed`` held."""
+        return [c for c in self.connections if (c.state is not State.CLOSED if state is None else c.state is state)]
+
+    def next_of(self, waiting: deque[T], timeout: float, what: str) -> T:
+        with self.changed:
+            if not self.changed.wait_for(lambda: waiting, timeout):
+                raise TimeoutError(
+                    f"no further {what} within {timeout:g} s; so far {len(self.messages)} messages were received "
+                    f"and {len(self.closes)} connections ended"
+                )
+            return waiting.popleft()
+
+    def clients(self, timeout: float, state: State | None = State.OPEN) -> list[ServerConnection]:
+        """The connections in that state; waits for the first one when there is none."""
+        with self.changed:
+            if not self.changed.wait_for(lambda: self.alive(state), timeout):
+                raise TimeoutError(f"no client connected within {timeout:g} s")
+            return self.alive(state)
+
+
+class Wire:
+    """One listening socket and the thread with the loop that serves it.
+
+    Args:
+        host: The address to listen on.
+        port: The TCP port, 0 for a free one.
+        behaviour: The options.
+        ledger: Where to write down what clients do.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
+
+    def __init__(self, host: str, port: int, behaviour: Behaviour, ledger: Ledger) -> None:
+        self._behaviour = behaviour
+        self._ledger = ledger
+        self._listener = Listener.bound_to(host, port)
+        self.port: int = self._listener.getsockname()[1]
+        # A selector loop on Windows too: closing its sockets can reset them.
+        self._loop = asyncio.SelectorEventLoop()
+        self._loop.set_exception_handler(_note_quietly)
+        self._loop.set_debug(False)  # python -X dev would report slow callbacks on stderr
+        # These belong to the loop's thread.
+        self._stop_asked = asyncio.Event()
+        self._flowing = asyncio.Event()  # not set while stalled
+        self._flowing.set()
+        self._closing: set[asyncio.Task[None]] = set()  # the loop itself has only weak references to tasks
+        self._started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name=f"EchoServer :{self.port}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        self._started.result(CALL_TIMEOUT)
+
+    def stop(self) -> None:
+        self.call(self._stop_asked.set)
+        self._thread.join()
+
+    def call(self, action: Callable[[], T]) -> T:
+        """Run a function, one that does not wait, on the loop's thread; returns what it returns."""
+        done: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(action())
+            except BaseException as error:
+                done.set_exception(error)
+
+        self._loop.call_soon_threadsafe(run)
+        return done.result(CALL_TIMEOUT)
+
+    # --- asked for by tests ---
+
+    def send(self, clients: Sequence[ServerConnection], data: str | bytes) -> None:
+        self.call(lambda: broadcast(clients, data))
+
+    def close(self, clients: Sequence[ServerConnection], code: int | None, reason: str) -> None:
+        def begin() -> None:
+            for client in clients:
+                # None, an empty frame, is not in the signature of close() but in that of send_close() behind it
+                task = self._loop.create_task(client.close(cast(int, code), reason))
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+
+        self.call(begin)
+
+    def drop(self, clients: Sequence[ServerConnection]) -> None:
+        def reset() -> None:
+            for client in clients:
+                with suppress(OSError):  # the client was faster
+                    client.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
+                client.transport.abort()
+
+        self.call(reset)
+
+    def stall(self) -> None:
+        def pause() -> None:
+            self._flowing.clear()
+            for connection in self._connections(State.OPEN):
+                connection.transport.pause_reading()
+
+        self.call(pause)
+
+    def resume(self) -> None:
+        def go_on() -> None:
+            self._flowing.set()
+            for connection in self._connections(State.OPEN):
+                connection.transport.resume_reading()
+
+        self.call(go_on)
+
+    # --- on the loop's thread ---
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._serve())
+        except BaseException as error:
+            self._listener.close()
+            if self._started.done():
+                raise
+            self._started.set_exception(error)
+        finally:
+            self._loop.run_until_complete(_cancel_all())
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        behaviour = self._behaviour
+        server = await serve(
+            self._handle,
+            sock=self._listener,
+            backlog=BACKLOG,
+            ssl=behaviour.ssl,
+            select_subprotocol=self._select_subprotocol,
+            compression="deflate" if behaviour.compression else None,
+            process_request=self._handshake,
+            # A test server sends and ends nothing by itself, and takes everything.
+            open_timeout=None,
+            ping_interval=None,
+            max_size=None,
+            logger=_log,
+        )
+        self._started.set_result(None)
+        await self._stop_asked.wait()
+        await self._say_goodbye(server)
+
+    async def _handshake(self, connection: ServerConnection, request: Request) -> Response | None:
+        refusal = self._ledger.arrived(connection, request)
+        await self._flowing.wait()
+        # A copy: websockets adds its own headers to it.
+        return refusal and Response(refusal.status_code, refusal.reason_phrase, refusal.headers.copy(), refusal.body)
+
+    def _select_subprotocol(self, connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        # Unlike websockets itself, without a common one the client is let in: it is to find out.
+        return next((Subprotocol(known) for known in self._behaviour.subprotocols if known in offered), None)
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        self._ledger.opened()
+        if not self._flowing.is_set():
+            connection.transport.pause_reading()
+        try:
+            while True:
+                await self._flowing.wait()
+                message = await connection.recv()
+                if self._behaviour.keep_messages:
+                    self._ledger.received(message)
+                await self._flowing.wait()
+                if self._behaviour.echo:
+                    await connection.send(message)
+        except ConnectionClosed:
+            pass
+        finally:
+            self._ledger.ended(connection)
+
+    def _connections(self, state: State | None = None) -> list[ServerConnection]:
+        with self._ledger.changed:
+            return self._ledger.alive(state)
+
+    async def _say_goodbye(self, server: Server) -> None:
+        """Close everything: politely for ``GOODBYE`` seconds, then by force."""
+        polite = self._connections() if self._flowing.is_set() else []
+        self._cut_off([c for c in polite if c.state in (State.OPEN, State.CLOSING)])
+        self._flowing.set()  # the handlers of those that are cut off end
+        # asyncio loses a connection that is accepted already while its transport is made after close()
+        self._loop.remove_reader(self._listener)
+        await asyncio.sleep(0)
+        server.close()
+        closed = asyncio.ensure_future(server.wait_closed())
+        await asyncio.wait([closed], timeout=GOODBYE)
+        self._cut_off([])
+        deadline = self._loop.time() + GOODBYE
+        while self._listener.open_connections() and self._loop.time() < deadline:
+            await asyncio.sleep(0.001)
+        await asyncio.wait([closed], timeout=GOODBYE)
+
+    def _cut_off(self, spared: list[ServerConnection]) -> None:
+        """End all connections but those, also the ones that have not sent a request yet."""
+        for connection in self._connections():
+            if connection not in spared:
+                connection.transport.abort()
+        self._listener.shut_down({c.transport.get_extra_info("socket").fileno() for c in spared})
+
+
+class Listener(socket.socket):
+    """A listening socket that knows what it has accepted.
+
+    asyncio cannot name the connections that are still in their TLS handshake, and they too have to end with the server.
+    """
+
+    def __init__(self, family: int) -> None:
+        super().__init__(family, socket.SOCK_STREAM)
+        self._accepted: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    @classmethod
+    def bound_to(cls, host: str, port: int) -> Listener:
+        family, _, _, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = cls(family)
+        try:
+            # On Windows the same option would let two servers share a port.
+            if sys.platform != "win32":
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        connection, address = super().accept()
+        self._accepted.add(connection)
+        return connection, address
+
+    def open_connections(self) -> list[socket.socket]:
+        return [connection for connection in self._accepted if connection.fileno() != -1]
+
+    def shut_down(self, spared: set[int]) -> None:
+        """End the connections with other descriptors than those; asyncio then notices and closes them."""
+        for connection in self.open_connections():
+            if connection.fileno() not in spared:
+                with suppress(OSError):  # the peer was faster
+                    connection.shutdown(socket.SHUT_RDWR)
+
+
+def refusal(status: int, headers: Mapping[str, str], body: str) -> Response:
+    """An HTTP response instead of the handshake."""
+    if not 200 <= status <= 599:
+        raise ValueError(f"status must be an HTTP status from 200 to 599, not {status!r}")
+    content = body.encode()
+    fields = Headers({"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(content))})
+    fields["Connection"] = "close"
+    for name, value in headers.items():
+        if name in fields:
+            del fields[name]  # assigning adds a second one
+        fields[name] = value
+    return Response(status, responses.get(status, "Refused"), fields, content)
+
+
+def check_close(code: int | None, reason: str) -> None:
+    """Raise ``ValueError`` for what cannot be in a close frame."""
+    if code is None:
+        if reason:
+            raise ValueError("an empty close frame (code None) has no reason")
+        return
+    try:
+        Close(code, reason).check()
+    except ProtocolError as error:
+        raise ValueError(f"code {code!r} may not be sent in a close frame") from error
+    if len(reason.encode()) > 123:
+        raise ValueError("reason is longer than 123 bytes of UTF-8")
+
+
+def _note_quietly(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Asyncio's own handler prints to stderr what clients do wrong, such as a failed TLS handshake."""
+    _log.debug("%s: %r", context.get("message"), context.get("exception"))
+
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {cast("asyncio.Task[Any]", asyncio.current_task())}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

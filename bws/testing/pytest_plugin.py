@@ -1,0 +1,107 @@
+"""Fixtures for pytest: a server, and sockets that must not leak.
+
+Put this into ``conftest.py``::
+
+    pytest_plugins = ["bws.testing.pytest_plugin"]
+
+and then::
+
+    def test_my_client(echo_server, ws_connect):
+        ws = ws_connect(echo_server.url)
+        ws.send("hello")
+        assert echo_server.next_message() == "hello"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from .echo_server import EchoServer
+
+if TYPE_CHECKING:
+    from bws import WebSocket
+
+__all__ = ["Connect", "echo_server", "echo_server_tls", "ws_connect"]
+
+OPEN_TIMEOUT = 5.0  # s
+CLOSE_TIMEOUT = 2.0  # s, the close_timeout of sockets that ws_connect makes, so that a silent server costs little
+LEAK_TIMEOUT = 3.0  # s after the close_timeout; a socket that is not closed by then never will be
+_CLOSED = 3
+
+
+class Connect(Protocol):
+    """What the fixture ``ws_connect`` is: ``bws.WebSocket`` that waits for ``open``.
+
+    Args:
+        url: As for ``bws.WebSocket``, like all others but ``wait``.
+        protocols: The subprotocols to offer.
+        wait: Seconds to wait until the socket is open; None returns at once, as it does with ``dispatch=``.
+        options: Keyword options of ``bws.WebSocket``. ``close_timeout`` is 2 s unless given.
+
+    Returns:
+        The socket.
+
+    Raises:
+        ConnectionError: It did not open in time.
+    """
+
+    def __call__(
+        self, url: str, protocols: Any = None, *, wait: float | None = OPEN_TIMEOUT, **options: Any
+    ) -> WebSocket:
+        """Open a socket; see the class."""
+        ...
+
+
+@pytest.fixture
+def echo_server() -> Iterator[EchoServer]:
+    """A running ``EchoServer`` on ``ws://``."""
+    with EchoServer() as server:
+        yield server
+
+
+@pytest.fixture
+def echo_server_tls() -> Iterator[EchoServer]:
+    """A running ``EchoServer`` on ``wss://``; connect with ``ssl=echo_server_tls.ssl_context``."""
+    with EchoServer(tls=True) as server:
+        yield server
+
+
+@pytest.fixture
+def ws_connect() -> Iterator[Connect]:
+    """Opens sockets (see ``Connect``), closes them after the test, and fails the test when one does not close.
+
+    Of a socket whose handlers run elsewhere (``dispatch=``) only a ``bws.dispatch.Queue`` can be waited for here; the
+    others are told to close and not waited for.
+    """
+    import bws
+
+    opened: list[tuple[WebSocket, dict[str, Any]]] = []
+
+    def connect(url: str, protocols: Any = None, *, wait: float | None = OPEN_TIMEOUT, **options: Any) -> WebSocket:
+        options.setdefault("close_timeout", CLOSE_TIMEOUT)
+        ws = bws.WebSocket(url, protocols, **options)
+        opened.append((ws, options))
+        if wait is not None and options.get("dispatch") is None and not ws.wait_open(wait):
+            raise ConnectionError(f"{ws!r} did not open within {wait:g} s")
+        return ws
+
+    yield connect
+
+    for ws, _ in opened:
+        ws.close()
+    leaked = [ws for ws, options in opened if not _has_closed(ws, options)]
+    if leaked:
+        pytest.fail(f"{len(leaked)} of {len(opened)} sockets did not close: {', '.join(map(repr, leaked))}")
+
+
+def _has_closed(ws: WebSocket, options: dict[str, Any]) -> bool:
+    timeout = None if options["close_timeout"] is None else options["close_timeout"] + LEAK_TIMEOUT
+    dispatch = options.get("dispatch")
+    if dispatch is None:
+        return ws.wait_closed(timeout)
+    if hasattr(dispatch, "run_until"):
+        return bool(dispatch.run_until(lambda: ws.readyState == _CLOSED, timeout))
+    return True

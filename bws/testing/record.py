@@ -1,0 +1,137 @@
+"""A recorder of a socket's events, for tests."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bws import CloseEvent, DOMEvent, WebSocket
+
+__all__ = ["Record", "record"]
+
+DEFAULT_TIMEOUT = 5.0  # s
+_TYPES = ("open", "message", "error", "close")
+_SHOWN = 60  # characters of one event in a failure
+_SHOWN_EVENTS = 20  # of them
+
+
+class Record:
+    """The events of one socket in the order in which its handlers were called; made by ``record(ws)``.
+
+    May be read from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()  # guards the list; notified after each event
+        self._events: list[tuple[str, DOMEvent]] = []
+
+    def __repr__(self) -> str:
+        return f"<Record {self._story()}>"
+
+    @property
+    def events(self) -> list[tuple[str, DOMEvent]]:
+        """All events so far, as ``(type, event)``."""
+        with self._changed:
+            return list(self._events)
+
+    @property
+    def types(self) -> list[str]:
+        """The types of all events so far, such as ``['open', 'message', 'close']``."""
+        return [type_ for type_, _ in self.events]
+
+    @property
+    def messages(self) -> list[Any]:
+        """The data of all messages so far."""
+        return [_data(event) for event in self._of("message")]
+
+    @property
+    def close_event(self) -> CloseEvent | None:
+        """The close event, or None while there was none."""
+        closes: list[Any] = self._of("close")
+        return closes[0] if closes else None
+
+    def wait_for(self, type: str, n: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Any:
+        """Wait until there have been ``n`` events of a type.
+
+        It does not wait on when the close event has come, since nothing follows that one. Call it from another
+        thread than the one the handlers run on; with a ``bws.dispatch.Queue`` use its ``run_until`` instead.
+
+        Args:
+            type: ``'open'``, ``'message'``, ``'error'`` or ``'close'``.
+            n: How many of them, counted from the first one of the socket.
+            timeout: Seconds to wait.
+
+        Returns:
+            The event: the n-th one of its type.
+
+        Raises:
+            AssertionError: They did not come in time; it says what came instead.
+            ValueError: There is no such type.
+        """
+        if type not in _TYPES:
+            raise ValueError(f"type must be one of {', '.join(_TYPES)}, not {type!r}")
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._of(type)) >= n or self._of("close"), timeout)
+            found = self._of(type)
+            if len(found) >= n:
+                return found[n - 1]
+            when = "before the socket closed" if self._of("close") else f"within {timeout:g} s"
+        wanted = f"{n} {type!r} events" if n != 1 else f"{type!r} event"
+        raise AssertionError(f"no {wanted} {when}; what came: {self._story()}")
+
+    def _of(self, type: str) -> list[DOMEvent]:
+        with self._changed:
+            return [event for type_, event in self._events if type_ == type]
+
+    def _add(self, event: DOMEvent) -> None:
+        with self._changed:
+            self._events.append((event.type, event))
+            self._changed.notify_all()
+
+    def _story(self) -> str:
+        events = self.events
+        shown = [_brief(event) for _, event in events[-_SHOWN_EVENTS:]]
+        if len(events) > len(shown):
+            shown.insert(0, f"{len(events) - len(shown)} more")
+        return ", ".join(shown) or "nothing"
+
+
+def record(ws: WebSocket) -> Record:
+    """Attach a recorder to the four events of a socket.
+
+    ::
+
+        seen = record(ws)
+        ws.send("hello")
+        assert seen.wait_for("message").data == "hello"
+
+    It uses ``ws.bind``, so events that were held since the constructor are recorded too.
+
+    Args:
+        ws: The socket.
+
+    Returns:
+        What it has recorded, and goes on to record.
+    """
+    seen = Record()
+    for type_ in _TYPES:
+        ws.bind(type_, seen._add)
+    return seen
+
+
+def _data(event: Any) -> Any:
+    return event.data
+
+
+def _brief(event: Any) -> str:
+    """``message('hello')``, ``close(1006, '')``: an event on less than a line."""
+    if event.type == "message":
+        text = f"message({event.data!r})"
+    elif event.type == "close":
+        text = f"close({event.code}, {event.reason!r})"
+    elif event.type == "error":
+        text = f"error({getattr(event, 'message', '') or ''})"
+    else:
+        text = str(event.type)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
