@@ -1,0 +1,1 @@
+"""The command ``bws``; installed as the package ``bws_cli``."""

@@ -1,0 +1,98 @@
+"""How messages are typed and shown."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+# What moves the cursor, ends the line, or turns the order of what stands on it around; tabs are harmless.
+_CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escaped(text: str) -> str:
+    """The text with its control characters spelled out, so that a terminal does not obey the peer."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def one_line(text: str) -> str:
+    """The text with its line ends spelled out: in a pipe a message is a line."""
+    return text.replace("\r", "\\r").replace("\n", "\\n")
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to write messages: ``'text'``, ``'hex'``, ``'base64'`` or ``'json'``."""
+
+    name: str
+
+    def read(self, text: str) -> str | bytes:
+        """The message that a line of input stands for.
+
+        Raises:
+            ValueError: It stands for none.
+        """
+        if self.name == "hex":
+            try:
+                return bytes.fromhex(text)
+            except ValueError:
+                raise ValueError("this is not hexadecimal") from None
+        if self.name == "base64":
+            try:
+                return base64.b64decode("".join(text.split()), validate=True)
+            except (binascii.Error, ValueError):
+                raise ValueError("this is not Base64") from None
+        if self.name == "json":
+            try:
+                parse_json(text)
+            except ValueError as error:
+                raise ValueError(f"this is not JSON: {error}") from None
+        return text
+
+    def line(self, message: str | bytes) -> str:
+        """The message for a pipe. JSON over several lines becomes one."""
+        if isinstance(message, bytes):
+            return self.binary(message)
+        if self.name == "json" and ("\n" in message or "\r" in message):
+            try:
+                return json.dumps(parse_json(message), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            except ValueError:
+                pass  # the peer may send what it wants
+        return one_line(message)
+
+    def lines(self, message: str | bytes) -> list[str]:
+        """The message for a terminal. The line ends between these lines are ours; JSON has several."""
+        if self.name == "json" and isinstance(message, str):
+            try:
+                return json.dumps(parse_json(message), ensure_ascii=False, allow_nan=False, indent=2).split("\n")
+            except ValueError:
+                pass
+        return [self.binary(message) if isinstance(message, bytes) else message]
+
+    def binary(self, message: bytes) -> str:
+        """A binary message in letters."""
+        return base64.b64encode(message).decode("ascii") if self.name == "base64" else message.hex()
+
+    def same(self, one: str | bytes, other: str | bytes) -> bool:
+        """Whether two messages say the same; JSON may be laid out differently."""
+        if self.name == "json" and isinstance(one, str) and isinstance(other, str):
+            try:
+                return bool(parse_json(one) == parse_json(other))
+            except ValueError:
+                return False
+        return one == other
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text; ``ValueError`` also for NaN, and for what is nested too deep."""
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

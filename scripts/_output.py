@@ -1,0 +1,157 @@
+"""What the program prints: messages to stdout, notes to stderr, from any thread."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import Any, TextIO
+
+import bws
+
+from ._format import Format, escaped
+
+LONGEST = 20_000  # characters of one message on a terminal
+_GREEN, _DIM, _PLAIN = "\x1b[32m", "\x1b[2m", "\x1b[0m"
+_TO_LINE_START = "\r\x1b[K"  # and forget what stood on the line
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def release_stdout() -> None:
+    """Flush stdout; when nobody reads it, keep the interpreter from complaining about that at its exit."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+
+
+class Output:
+    """The two output streams.
+
+    Args:
+        format: How messages are shown.
+        jsonl: Whether events are printed as lines of JSON, and messages only so.
+        interactive: Whether a person types at a prompt; then lines have a time and colour.
+
+    Attributes:
+        failure: Why nothing can be written to stdout any more.
+        prompt: What a plain prompt has printed at the start of the last line.
+    """
+
+    def __init__(self, format: Format, *, jsonl: bool = False, interactive: bool = False) -> None:
+        self.failure: OSError | None = None
+        self.prompt = ""
+        self._format = format
+        self._jsonl = jsonl
+        self._interactive = interactive
+        self._terminal = is_terminal(sys.stdout)
+        # A bare Windows console shows escape sequences instead of obeying them.
+        self._obeys = interactive and os.environ.get("TERM") != "dumb" and os.name != "nt"
+        self._colour = self._obeys and not os.environ.get("NO_COLOR")
+        self._lock = threading.Lock()  # a line is written whole
+
+    def message(self, message: str | bytes) -> None:
+        """Show a message of the peer."""
+        if self._jsonl:
+            if isinstance(message, str):
+                self._json("message", data=message)
+            else:
+                name = "hex" if self._format.name == "hex" else "base64"
+                self._json("message", **{name: message.hex() if name == "hex" else _base64(message)})
+            return
+        if not self._terminal:
+            self._write(self._format.line(message) + "\n")
+            return
+        shown = "\n".join(map(escaped, self._format.lines(message)))
+        if self._interactive:
+            if len(shown) > LONGEST:
+                shown = f"{shown[:LONGEST]}... ({len(shown):,} characters)"
+            size = "" if isinstance(message, str) else f"<{len(message):,} bytes> "
+            shown = f"{self._now()} {self._painted('<', _GREEN)} {size}{shown}"
+        self._write(shown + "\n")
+
+    def opened(self, ws: bws.WebSocket) -> None:
+        """Tell that the connection is open."""
+        if self._jsonl:
+            self._json("open", url=ws.url, protocol=ws.protocol, extensions=ws.extensions)
+        elif self._interactive:
+            protocol = f", subprotocol {ws.protocol}" if ws.protocol else ""
+            self.note(f"connected to {ws.url}{protocol}; /help lists the commands")
+
+    def failed(self, evt: bws.DOMEvent) -> None:
+        """Tell of an ``error`` event."""
+        if self._jsonl:
+            self._json("error", message=evt.message)
+
+    def closed(self, evt: bws.CloseEvent) -> None:
+        """Tell of the end."""
+        if self._jsonl:
+            self._json("close", code=evt.code, reason=evt.reason, wasClean=evt.wasClean)
+        elif self._interactive:
+            self.note(f"closed: {evt.code} {evt.reason}".rstrip())
+
+    def note(self, text: str) -> None:
+        """Say something that is no message; the peer's words in it are escaped."""
+        if self._interactive and not self._jsonl:
+            self._write(f"{self._now()} {self._painted(f'* {escaped(text)}', _DIM)}\n")
+        elif sys.stderr is not None:
+            with suppress(OSError, ValueError):  # there is nowhere else to say it
+                print(f"bws: {escaped(text)}", file=sys.stderr, flush=True)
+
+    def start_prompt(self, prompt: str) -> None:
+        """Print a plain prompt, now and after everything that comes between."""
+        self.prompt = prompt
+        self._write("")
+
+    def end(self) -> None:
+        """Leave a clean line after a plain prompt."""
+        if self.prompt:
+            self.prompt = ""
+            self._write(_TO_LINE_START if self._obeys else "\n")
+        release_stdout()
+
+    # --- below, one line of output ---
+
+    def _painted(self, text: str, colour: str) -> str:
+        return f"{colour}{text}{_PLAIN}" if self._colour else text
+
+    def _now(self) -> str:
+        return self._painted(time.strftime("%H:%M:%S"), _DIM)
+
+    def _json(self, type: str, **facts: Any) -> None:
+        # Everything but ASCII is escaped, so that it is safe on a terminal too.
+        self._write(json.dumps({"type": type, "time": round(time.time(), 6), **facts}) + "\n")
+
+    def _write(self, text: str) -> None:
+        with self._lock:
+            if self.failure is not None or sys.stdout is None:
+                return
+            if self.prompt:
+                text = f"{_TO_LINE_START if self._obeys else text and chr(10)}{text}{self.prompt}"
+            try:
+                # Binary, because a pipe is UTF-8 with bare line feeds wherever the program runs.
+                buffer = None if self._terminal else getattr(sys.stdout, "buffer", None)
+                if buffer is not None:
+                    buffer.write(text.encode("utf-8", "replace"))
+                    buffer.flush()
+                else:
+                    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+                    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+                    sys.stdout.flush()
+            except OSError as error:
+                self.failure = error
+
+
+def _base64(message: bytes) -> str:
+    return base64.b64encode(message).decode("ascii")
