@@ -1,0 +1,25 @@
+"""How Sphinx builds the documentation: `make docs`."""
+
+import bws
+
+project = "bws"
+author = "the bws authors"
+copyright = "2026, the bws authors"
+release = bws.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+# A build needs no network: intersphinx would fetch the inventories of other projects.
+exclude_patterns = ["_build"]
+
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 3
+
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+# `name` in a docstring
+default_role = "code"
+
+html_theme = "furo"
+html_title = f"bws {release}"
