@@ -1,0 +1,370 @@
+"""The send queue, on a socket that takes as much as the test allows."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bws._engine.deflate import Agreement, Deflater, Inflater
+from bws._engine.frames import CLOSE, PING, PONG
+from bws._engine.outbox import WOULD_BLOCK, Outbox
+from tests.conftest import TIMEOUT
+from tests.wire.frames import BINARY, TEXT, xor
+
+
+class Narrow:
+    """What an outbox needs of a socket: `send`, which takes `room` bytes and then blocks."""
+
+    def __init__(self, room: int = 0, step: int = 1 << 30) -> None:
+        self.room, self.step = room, step
+        self.taken = bytearray()
+        self.calls = 0
+        self.error: OSError | None = None
+        self.blocks: type[OSError] = BlockingIOError
+
+    def send(self, data: bytes | memoryview) -> int:
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+        size = min(len(data), self.room, self.step)
+        if not size:
+            raise self.blocks
+        self.room -= size
+        self.taken += data[:size]
+        return size
+
+
+class Frames:
+    """The frames in what the socket took; the last one may be incomplete."""
+
+    def __init__(self, data: bytes) -> None:
+        self.whole: list[tuple[int, bytes]] = []  # opcode and payload
+        self.payload = 0  # bytes of messages that are there
+        self.compressed = 0  # messages with RSV1
+        while len(data) > 1:
+            first, size = data[0], data[1] & 0x7F
+            assert data[1] & 0x80
+            assert first & 0x80
+            width = {126: 2, 127: 8}.get(size, 0)
+            start = 6 + width
+            if width:
+                size = int.from_bytes(data[2 : 2 + width], "big")
+            if len(data) < start:
+                break
+            payload = data[start : start + size]
+            if first & 15 < CLOSE:
+                self.payload += len(payload)
+            if len(payload) < size:
+                break
+            self.compressed += bool(first & 0x40)
+            self.whole.append((first & 15, xor(payload, data[start - 4 : start])))
+            data = data[start + size :]
+
+
+def outbox(sock: Narrow, deflater: Deflater | None = None) -> Outbox:
+    """An outbox that is open on this socket."""
+    box = Outbox()
+    box.open(cast(socket.socket, sock), deflater)
+    return box
+
+
+def frames(sock: Narrow) -> list[tuple[int, bytes]]:
+    return Frames(bytes(sock.taken)).whole
+
+
+def test_what_the_socket_takes_is_sent_at_once_in_one_call() -> None:
+    sock = Narrow(1 << 20)
+    box = outbox(sock)
+    assert box.message(TEXT, b"hello")
+    assert box.message(BINARY, memoryview(bytes(100_000)))
+    assert frames(sock) == [(TEXT, b"hello"), (BINARY, bytes(100_000))]
+    assert (sock.calls, box.pending, box.waiting, box.controls, box.closed) == (2, 0, False, 0, False)
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 200, 70_000])
+def test_pending_is_exact_after_every_byte(size: int) -> None:
+    sock = Narrow()
+    box = outbox(sock)
+    head = 2 + 4 + (0 if size < 126 else 2 if size < 65536 else 8)
+    payload = bytes(i % 256 for i in range(size))
+    assert box.message(BINARY, payload)
+    assert box.pending == size
+    assert box.waiting
+    sent = 0
+    for step in [1] * (head + 3) + [size // 3 + 1] * 3:
+        sock.room = step
+        box.write()
+        sent = min(head + size, sent + step)
+        assert len(sock.taken) == sent
+        assert box.pending == size - max(0, sent - head)
+        assert box.waiting == (sent < head + size)
+    assert frames(sock) == [(BINARY, payload)]
+    assert box.pending == 0
+
+
+@pytest.mark.parametrize("room", range(12))
+def test_pending_is_exact_when_the_first_try_is_cut(room: int) -> None:
+    sock = Narrow(room)
+    box = outbox(sock)
+    box.message(TEXT, b"hello")
+    assert box.pending == 5 - max(0, min(5, room - 6))
+    sock.room = 1000
+    box.write()
+    assert frames(sock) == [(TEXT, b"hello")]
+    assert (box.pending, box.waiting) == (0, False)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.sampled_from(["text", "binary"]), st.binary(max_size=300)),
+            st.tuples(st.sampled_from(["ping", "pong"]), st.binary(max_size=125)),
+            st.tuples(st.just("room"), st.integers(0, 400)),
+        ),
+        max_size=30,
+    ),
+    st.integers(1, 200),
+)
+@settings(max_examples=200, deadline=None)
+def test_whatever_the_socket_takes_order_and_counters_are_right(script: list[tuple[str, object]], step: int) -> None:
+    opcodes = {"text": TEXT, "binary": BINARY, "ping": PING, "pong": PONG}
+    sock = Narrow(step=step)
+    box = outbox(sock)
+    expected: list[tuple[int, bytes]] = []
+    total = 0
+    for what, value in script:
+        if what == "room":
+            sock.room += cast(int, value)
+            box.write()
+        else:
+            payload = cast(bytes, value)
+            expected.append((opcodes[what], payload))
+            if opcodes[what] < CLOSE:
+                total += len(payload)
+                assert box.message(opcodes[what], payload)
+            else:
+                assert box.control(opcodes[what], payload)
+        seen = Frames(bytes(sock.taken))
+        assert box.pending == total - seen.payload
+        assert box.waiting == (len(seen.whole) < len(expected))
+        assert seen.whole == expected[: len(seen.whole)]
+        assert box.controls == sum(opcode >= CLOSE for opcode, _ in expected[len(seen.whole) :])
+    sock.room = 1 << 20
+    box.write()
+    assert frames(sock) == expected
+    assert (box.pending, box.controls, box.waiting) == (0, 0, False)
+
+
+def test_a_buffer_that_is_changed_after_sending_changes_nothing() -> None:
+    sock = Narrow()
+    box = outbox(sock)
+    payload = bytearray(b"before")
+    box.message(BINARY, memoryview(payload))
+    payload[:] = b"after!"
+    sock.room = 100
+    box.write()
+    assert frames(sock) == [(BINARY, b"before")]
+
+
+def test_a_close_frame_goes_behind_what_is_queued_and_nothing_goes_behind_it() -> None:
+    sock = Narrow(3)
+    box = outbox(sock)
+    box.message(TEXT, b"one")
+    box.control(PING, b"two")
+    assert box.control(CLOSE, b"\x03\xe8")
+    assert box.closed
+    assert not box.message(TEXT, b"late")
+    assert not box.control(PONG, b"late")
+    assert not box.control(CLOSE, b"\x03\xe9")
+    assert (box.pending, box.controls) == (3, 2)
+    sock.room = 1000
+    box.write()
+    assert frames(sock) == [(TEXT, b"one"), (PING, b"two"), (CLOSE, b"\x03\xe8")]
+
+
+def test_before_it_is_open_a_frame_waits_and_needs_no_polling() -> None:
+    box = Outbox()
+    box.control(CLOSE, b"")
+    assert (box.waiting, box.pending, box.closed) == (False, 0, True)
+    sock = Narrow(100)
+    box.open(cast(socket.socket, sock), None)
+    box.write()
+    assert frames(sock) == [(CLOSE, b"")]
+
+
+@pytest.mark.parametrize("blocks", WOULD_BLOCK)
+def test_everything_that_means_later_leaves_it_in_the_queue(blocks: type[OSError]) -> None:
+    sock = Narrow()
+    sock.blocks = blocks
+    box = outbox(sock)
+    box.message(TEXT, b"hello")
+    box.write()
+    assert (box.pending, box.waiting) == (5, True)
+    sock.room = 100
+    box.write()
+    assert frames(sock) == [(TEXT, b"hello")]
+
+
+def test_progress_counts_the_writes_that_emptied_some_of_the_queue() -> None:
+    sock = Narrow()
+    box = outbox(sock)
+    box.message(TEXT, b"hello")
+    box.write()
+    assert box.progress == 0
+    sock.room = 3
+    box.write()
+    assert box.progress == 1
+    sock.room = 100
+    box.write()
+    assert box.progress == 2
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(), BrokenPipeError(), ssl.SSLError(1, "bad"), OSError(9, "x")])
+@pytest.mark.parametrize("when", ["at the first try", "later"])
+def test_a_socket_that_is_broken_raises_nothing_and_keeps_what_is_pending(error: OSError, when: str) -> None:
+    sock = Narrow()
+    box = outbox(sock)
+    if when == "later":
+        box.message(TEXT, b"hello")
+    sock.error = error
+    if when == "later":
+        box.write()
+    else:
+        box.message(TEXT, b"hello")
+    assert (box.pending, box.waiting) == (5, False)
+    calls = sock.calls
+    assert box.message(TEXT, b"again")  # not closed yet: reading tells why
+    box.write()
+    assert (box.pending, sock.calls, box.waiting) == (10, calls, False)
+    box.close()
+    assert not box.message(TEXT, b"too late")
+    assert box.pending == 10
+
+
+# -- waiting
+
+
+def waiting(box: Outbox, timeout: float | None = None) -> Callable[[], bool]:
+    """Wait on another thread; the function that is returned gives the result."""
+    results: list[bool] = []
+    thread = threading.Thread(target=lambda: results.append(box.wait(timeout)))
+    thread.start()
+
+    def result() -> bool:
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+        return results[0]
+
+    return result
+
+
+def test_waiting_ends_when_nothing_is_pending() -> None:
+    sock = Narrow()
+    box = outbox(sock)
+    assert box.wait(None)
+    box.message(TEXT, b"hello")
+    assert not box.wait(0)
+    assert not box.wait(0.01)
+    waiters = [waiting(box) for _ in range(3)]
+    sock.room = 8
+    box.write()
+    assert box.pending == 3
+    sock.room = 100
+    box.write()
+    assert [result() for result in waiters] == [True, True, True]
+
+
+def test_waiting_does_not_wait_for_control_frames() -> None:
+    box = outbox(Narrow())
+    box.control(PING, b"x")
+    assert box.waiting
+    assert box.wait(None)
+
+
+def test_waiting_ends_when_the_connection_does() -> None:
+    box = outbox(Narrow())
+    box.message(TEXT, b"hello")
+    result = waiting(box)
+    box.close()
+    assert not result()
+    assert not box.wait(None)
+    assert box.pending == 5
+
+
+def test_waiting_goes_on_while_a_broken_socket_has_not_been_noticed() -> None:
+    sock = Narrow()
+    box = outbox(sock)
+    sock.error = BrokenPipeError()
+    box.message(TEXT, b"hello")
+    result = waiting(box)
+    assert not box.wait(0.05)
+    box.close()
+    assert not result()
+
+
+def test_forgetting_needs_no_lock_and_leaves_nothing() -> None:
+    sock = Narrow()
+    box = outbox(sock)
+    box.message(TEXT, b"hello")
+    box.lock.acquire()  # as another thread of the parent may have
+    box.forget()
+    sock.room = 100
+    box.write()
+    assert (box.pending, box.closed, box.waiting, sock.taken) == (0, True, False, b"")
+    assert box.wait(None)
+    assert not box.message(TEXT, b"late")
+
+
+# -- from many threads, and compressed
+
+
+def test_messages_of_many_threads_are_whole_and_in_order() -> None:
+    sock = Narrow(1 << 30, step=7)
+    box = outbox(sock)
+    count = 200
+
+    def send(name: int) -> None:
+        for n in range(count):
+            box.message(TEXT, f"{name} {n}".encode())
+            if n % 10 == name:
+                box.write()
+
+    threads = [threading.Thread(target=send, args=[name]) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT)
+    while box.waiting:
+        box.write()
+    got = [payload.decode().split() for _, payload in frames(sock)]
+    assert len(got) == 4 * count
+    for name in range(4):
+        assert [int(n) for who, n in got if int(who) == name] == list(range(count))
+
+
+def test_pending_of_a_compressed_message_is_what_the_caller_sent() -> None:
+    sock = Narrow()
+    box = outbox(sock, Deflater(Agreement()))
+    text = b"a" * 1000
+    for payload in (text, text, b"tiny"):
+        box.message(TEXT, payload)
+    assert box.pending == 2004
+    before = box.pending
+    while box.waiting:
+        sock.room = 1
+        box.write()
+        assert 0 <= box.pending <= before
+        before = box.pending
+    assert box.pending == 0
+    seen = Frames(bytes(sock.taken))
+    assert seen.compressed == 2
+    inflater = Inflater(Agreement())
+    assert [b"".join(inflater.inflate(payload, True)) for _, payload in seen.whole[:2]] == [text, text]
+    assert seen.whole[2] == (TEXT, b"tiny")

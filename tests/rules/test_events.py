@@ -1,0 +1,145 @@
+"""The events' attributes, and events that a program dispatches itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import bws
+from tests.conftest import Mode, Play, Recorder
+from tests.wire.frames import BINARY, TEXT, frame
+from tests.wire.server import Connection, ScriptedServer
+
+
+def test_the_events_have_the_browsers_attributes(play: Play) -> None:
+    played = play(lambda c: c.handshake(then=frame(TEXT, "hello") + frame(BINARY, b"\0\1") + frame(3)))
+    ws, events = played.recorder.ws, played.recorder.events
+    opened, text, binary, error, closed = events
+    assert [evt.type for evt in events] == ["open", "message", "message", "error", "close"]
+    assert all(isinstance(evt, bws.DOMEvent) for evt in events)
+    assert all(evt.target is ws for evt in events)
+    assert [evt.timeStamp for evt in events] == sorted(evt.timeStamp for evt in events)
+    assert isinstance(opened.timeStamp, float)
+    assert 0 <= closed.timeStamp - opened.timeStamp < 60_000  # milliseconds
+    assert isinstance(text, bws.MessageEvent)
+    assert (text.data, binary.data, type(binary.data)) == ("hello", b"\0\1", bytes)
+    assert (text.origin, text.lastEventId) == (played.server.origin, "")
+    assert isinstance(closed, bws.CloseEvent)
+    assert (closed.code, closed.reason, closed.wasClean) == (1006, "", False)
+    assert isinstance(error.error, ConnectionError)
+    assert closed.error is error.error
+    assert error.message
+    assert error.message in str(error.error)
+
+
+def test_the_current_target_is_the_socket_while_a_handler_runs(play: Play) -> None:
+    def on_message(r: Recorder, evt: Any) -> None:
+        r.note("same", evt.currentTarget is r.ws)
+        r.ws.close()
+
+    played = play(lambda c: c.handshake(then=frame(TEXT, "x")), on={"message": on_message})
+    assert ("same", True) in played.entries
+
+
+@pytest.mark.parametrize("binary_type", ["blob", "arraybuffer"])
+def test_bytes_are_bytes_with_either_binary_type(play: Play, binary_type: str) -> None:
+    def start(r: Recorder) -> None:
+        r.ws.binaryType = binary_type
+
+    played = play(
+        lambda c: c.handshake(then=frame(BINARY, b"\xff")),
+        start=start,
+        on={"message": lambda r, _: r.ws.close()},
+    )
+    assert played.recorder.data == [b"\xff"]
+    assert played.recorder.ws.binaryType == binary_type
+
+
+def test_unknown_binary_types_are_ignored(mode: Mode) -> None:
+    with ScriptedServer(Connection.echo) as server:
+        ws: Any = mode.open(server.url)
+        assert ws.binaryType == "blob"
+        ws.binaryType = "arraybuffer"
+        for unknown in ("nonsense", "", "ARRAYBUFFER", "Blob", None, 1):
+            ws.binaryType = unknown
+            assert ws.binaryType == "arraybuffer"
+        ws.binaryType = "blob"
+        assert ws.binaryType == "blob"
+
+
+def test_an_event_of_ones_own_goes_to_its_listeners_at_once(play: Play) -> None:
+    def start(r: Recorder) -> None:
+        r.ws.addEventListener("custom", lambda evt: r.note("custom", evt.type, evt.target is r.ws))
+        r.note("returned", r.ws.dispatchEvent(bws.DOMEvent("custom")))
+        r.ws.dispatchEvent(bws.DOMEvent("nobody listens"))
+
+    played = play(Connection.handshake, start=start, on={"open": lambda r, _: r.ws.close()})
+    assert played.entries[:3] == [("custom", "custom", True), ("returned", True), ("open", 1)]
+
+
+def test_a_dispatched_message_is_delivered_before_open_and_changes_nothing(play: Play) -> None:
+    def start(r: Recorder) -> None:
+        evt: Any = bws.DOMEvent("message")
+        evt.data = "mine"
+        r.ws.dispatchEvent(evt)
+        r.ws.dispatchEvent(bws.MessageEvent("message", "mine too"))
+        r.look()
+
+    def on_message(r: Recorder, evt: Any) -> None:
+        if evt.data == "hello":
+            r.ws.close()
+
+    played = play(lambda c: c.handshake(then=frame(TEXT, "hello")), start=start, on={"message": on_message})
+    assert played.entries == [
+        ("message", 0, "mine"),
+        ("message", 0, "mine too"),
+        ("look", 0),
+        ("open", 1),
+        ("message", 1, "hello"),
+        ("close", 3, 1005, "", True),
+    ]
+
+
+def test_after_a_dispatched_close_event_the_connection_stays(play: Play) -> None:
+    def in_open(r: Recorder, _: object) -> None:
+        r.ws.dispatchEvent(bws.CloseEvent("close", 4000, "fake", True))
+        r.ws.send("x")
+
+    played = play(Connection.echo, on={"open": in_open, "message": lambda r, _: r.ws.close()})
+    assert played.entries == [
+        ("open", 1),
+        ("close", 1, 4000, "fake", True),
+        ("message", 1, "x"),
+        ("close", 3, 1005, "", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("event", "shown"),
+    [
+        (bws.DOMEvent("open"), "<DOMEvent 'open'>"),
+        (bws.MessageEvent("message", "hi"), "<MessageEvent 'message' data='hi'>"),
+        (
+            bws.CloseEvent("close", 1000, "bye", True),
+            "<CloseEvent 'close' code=1000 reason='bye' wasClean=True>",
+        ),
+    ],
+)
+def test_events_show_what_they_hold(event: bws.DOMEvent, shown: str) -> None:
+    assert repr(event) == shown
+
+
+def test_a_long_message_is_cut_in_the_events_repr() -> None:
+    assert len(repr(bws.MessageEvent("message", "x" * 10_000))) < 200
+
+
+def test_a_socket_shows_its_url_without_password_and_its_state(mode: Mode) -> None:
+    with ScriptedServer(Connection.handshake) as server:
+        host = f"127.0.0.1:{server.port}"
+        recorder = Recorder(mode.open(f"ws://user:secret@{host}/x"), {"open": lambda r, _: r.note(repr(r.ws))})
+        recorder.wait_for(f"<WebSocket ws://{host}/x OPEN>")
+        recorder.ws.close()
+        recorder.closed()
+        assert repr(recorder.ws) == f"<WebSocket ws://{host}/x CLOSED>"
+        assert recorder.ws.url == f"ws://user:secret@{host}/x"

@@ -1,0 +1,278 @@
+"""Every wrong argument raises in the caller: the right exception, with its name, the value and what is accepted."""
+
+from __future__ import annotations
+
+import array
+import math
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import pytest
+
+import bws
+from tests.wire.server import Connection, ScriptedServer
+
+URL = "ws://127.0.0.1:9/"  # nobody connects: every row raises before
+LONG = "x" * 500
+
+Row = tuple[str, Any, type[Exception], str, str]  # option, value, exception, how the value shows, what is accepted
+
+
+def rows(option: str, error: type[Exception], accepted: str, *values: Any) -> Iterator[Row]:
+    """One row for each value, which shows as its repr, cut."""
+    return ((option, value, error, repr(value)[:40], accepted) for value in values)
+
+
+def headers(error: type[Exception], accepted: str, *values: tuple[Any, str]) -> Iterator[Row]:
+    """Rows for headers: of these only the part that is wrong is shown."""
+    return (("headers", value, error, shown, accepted) for value, shown in values)
+
+
+TIMES = ("open_timeout", "close_timeout", "ping_interval")
+CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+CONSTRUCTOR: list[Row] = [
+    *rows("url", TypeError, "str", None, 123, b"ws://example.com/", ["ws://example.com/"]),
+    *rows("url", bws.DOMSyntaxError, "absolute URL", "", "example.com", "/chat", "ws://", "ws://a b/", "ws://h:99999/"),
+    *rows("url", bws.DOMSyntaxError, "ws, wss, http or https", "ftp://h/", "file:///x", "data:,x"),
+    *rows("url", bws.DOMSyntaxError, "fragment", "ws://h/#", "ws://h/a#b"),
+    *rows("protocols", TypeError, "str", 123, b"chat", object(), {"chat": 1}),
+    ("protocols", ["chat", 1], TypeError, "1", "str"),
+    ("protocols", ["chat", None], TypeError, "None", "str"),
+    *rows("protocols", bws.DOMSyntaxError, "letters", "", "a b", "a,b", "é", "a\r\nX: y", LONG + " "),
+    ("protocols", ["a", "a"], bws.DOMSyntaxError, "'a'", "once"),
+    *rows("dispatch", TypeError, "callable", "tk", 1, object()),
+    *headers(
+        TypeError,
+        "pairs",
+        (5, "5"),
+        ("X: 1", "'X: 1'"),
+        (b"X: 1", "b'X: 1'"),
+        (["X"], "'X'"),
+        ([("X", "1", "2")], "('X', '1', '2')"),
+        ({"X": 1}, "1"),
+        ({"X": None}, "None"),
+        ({1: "x"}, "1"),
+        ({"X": b"1"}, "b'1'"),
+    ),
+    *headers(
+        ValueError,
+        "header name",
+        ({"": "x"}, "''"),
+        ({"X Y": "x"}, "'X Y'"),
+        ({"X:": "x"}, "'X:'"),
+        ({"X\r\nY": "x"}, r"'X\r\nY'"),
+        ({"X\0": "x"}, r"'X\x00'"),
+        ({"é": "x"}, "'é'"),
+    ),
+    *headers(
+        ValueError,
+        "control character",
+        ({"X": "a\r\nY: b"}, r"'a\r\nY: b'"),
+        ({"X": "a\n"}, r"'a\n'"),
+        ({"X": "a\r"}, r"'a\r'"),
+        ({"X": "a\0"}, r"'a\x00'"),
+    ),
+    *headers(ValueError, "Latin-1", ({"X": "✓"}, "'✓'")),
+    *headers(
+        ValueError,
+        "handshake",
+        ({"Upgrade": "h2c"}, "'Upgrade'"),
+        ({"connection": "close"}, "'connection'"),
+        ({"Content-Length": "0"}, "'Content-Length'"),
+        ({"Transfer-Encoding": "chunked"}, "'Transfer-Encoding'"),
+        ([("SEC-WebSocket-Key", "x")], "'SEC-WebSocket-Key'"),
+        ({"Sec-WebSocket-Protocol": "chat"}, "'Sec-WebSocket-Protocol'"),
+        ({"sec-websocket-extensions": "x"}, "'sec-websocket-extensions'"),
+    ),
+    *rows("origin", TypeError, "str", 1, b"http://h", True),
+    *rows("origin", ValueError, "control character", "http://h\r\nX: y", "a\0"),
+    *rows("origin", ValueError, "Latin-1", "http://✓"),
+    *rows("cookie", TypeError, "str", 1, {"a": "1"}, b"a=1"),
+    *rows("cookie", ValueError, "control character", "a=1\r\nX: y", "a=1\n", "\0"),
+    *rows("user_agent", TypeError, "str", 1, b"x"),
+    *rows("user_agent", ValueError, "control character", "x\r\n", "x\0"),
+    *rows("ssl", TypeError, "SSLContext", True, False, {}, "cert.pem"),
+    *rows("ssl", ValueError, "wss", CONTEXT),  # the URL is not encrypted
+    *rows("proxy", TypeError, "True", 8080, False, b"http://h:1", ["http://h:1"]),
+    *rows("proxy", ValueError, "http", "", "host:8080", "http://", "ftp://h:1", "http://h:0", "http://h:1\r\nX: y"),
+    *(row for option in TIMES for row in rows(option, TypeError, "seconds", "1", True, False, [1], 1j)),
+    *(
+        row
+        for option in TIMES
+        for row in rows(option, ValueError, "positive", 0, 0.0, -1, -0.5, math.nan, math.inf, -math.inf)
+    ),
+    ("ping_timeout", 1, ValueError, "1", "ping_interval"),
+    *rows("max_size", TypeError, "bytes", "1", 1.5, True, math.inf),
+    *rows("max_size", ValueError, "positive", 0, -1),
+    *rows("compression", TypeError, "True", 1, 0, None, "yes"),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "error", "shown", "accepted"), CONSTRUCTOR)
+def test_a_wrong_argument_of_the_constructor_raises(
+    option: str, value: Any, error: type[Exception], shown: str, accepted: str
+) -> None:
+    arguments = {"url": URL, option: value}
+    with pytest.raises(error) as caught:
+        bws.WebSocket(**arguments)
+    check(caught, error, option, shown, accepted)
+
+
+def check(caught: pytest.ExceptionInfo[Exception], error: type[Exception], *parts: str) -> None:
+    """The exception is exactly that one, its message has all the parts and is not endless."""
+    assert type(caught.value) is error
+    message = str(caught.value)
+    for part in parts:
+        assert part in message
+    assert len(message) < 400
+    assert "\n" not in message
+    assert "\r" not in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ({"ping_interval": 1, "ping_timeout": 0}, ["ping_timeout", "0", "positive"]),
+        ({"ping_interval": 1, "ping_timeout": -2.5}, ["ping_timeout", "-2.5", "positive"]),
+        ({"ping_interval": 1, "ping_timeout": math.nan}, ["ping_timeout", "nan", "positive"]),
+        ({"headers": {"Origin": "a"}, "origin": "b"}, ["headers", "'Origin'", "origin", "'b'"]),
+        ({"headers": {"ORIGIN": "a"}, "origin": ""}, ["headers", "'Origin'", "origin", "''"]),
+        ({"headers": {"Cookie": "a=1"}, "cookie": "b=2"}, ["headers", "'Cookie'", "cookie", "'b=2'"]),
+        ({"headers": {"user-agent": "a"}, "user_agent": "b"}, ["headers", "'User-Agent'", "user_agent", "'b'"]),
+        ({"url": "ws://u:p@h/", "headers": {"Authorization": "a"}}, ["headers", "'Authorization'", "url"]),
+    ],
+)
+def test_arguments_that_contradict_each_other_raise(arguments: dict[str, Any], parts: list[str]) -> None:
+    with pytest.raises(ValueError, match=parts[0]) as caught:
+        bws.WebSocket(**{"url": URL, **arguments})
+    check(caught, ValueError, *parts)
+
+
+@pytest.mark.parametrize("ping_timeout", ["1", True, [1]])
+def test_a_ping_timeout_of_a_wrong_type_raises(ping_timeout: Any) -> None:
+    with pytest.raises(TypeError) as caught:
+        bws.WebSocket(URL, ping_interval=1, ping_timeout=ping_timeout)
+    check(caught, TypeError, "ping_timeout", repr(ping_timeout), "seconds")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("ws://h/", None, None), ("ws://h/", "chat", print)],
+)
+def test_options_are_named(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError):
+        bws.WebSocket(*arguments)
+
+
+def test_a_password_is_not_shown() -> None:
+    with pytest.raises(ValueError, match="proxy") as caught:
+        bws.WebSocket(URL, proxy="ftp://user:secret@host:1")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def ws() -> Iterator[bws.WebSocket]:
+    """An open socket; no row changes it."""
+    with ScriptedServer(Connection.echo) as server, bws.WebSocket(server.url) as ws:
+        yield ws
+
+
+def two(a: Any, b: Any) -> None:
+    """Not a handler: it needs two arguments."""
+
+
+Call = Callable[[Any], Any]
+
+METHODS: list[tuple[Call, type[Exception], list[str]]] = [
+    # send
+    *(
+        (lambda ws, value=value: ws.send(value), TypeError, ["data", type(value).__name__, repr(value), "json.dumps"])
+        for value in (None, 42, 1.5, True, {"a": 1}, ["a"], ("a",), {"a"})
+    ),
+    (lambda ws: ws.send(memoryview(b"abcd")[::2]), TypeError, ["data", "memoryview", "C-contiguous"]),
+    (lambda ws: ws.send(memoryview(array.array("i", [1, 2, 3]))[::-1]), TypeError, ["data", "C-contiguous"]),
+    # close
+    *(
+        (lambda ws, code=code: ws.close(code), TypeError, ["code", repr(code), "1000", "3000-4999"])
+        for code in ("1000", 1000.0, True, [1000], b"1000")
+    ),
+    *(
+        (lambda ws, code=code: ws.close(code), bws.InvalidAccessError, ["code", repr(code), "1000", "3000-4999"])
+        for code in (0, 999, 1001, 1005, 2999, 5000, -1, 1 << 70)
+    ),
+    (lambda ws: ws.close(1000, 42), TypeError, ["reason", "42", "str"]),
+    (lambda ws: ws.close(1000, b"bye"), TypeError, ["reason", "b'bye'", "str"]),
+    (lambda ws: ws.close(None, "bye"), bws.InvalidAccessError, ["reason", "'bye'", "code"]),
+    (lambda ws: ws.close(reason="bye"), bws.InvalidAccessError, ["reason", "'bye'", "code"]),
+    (lambda ws: ws.close(1000, LONG), bws.DOMSyntaxError, ["reason", "xxx", "500", "123"]),
+    # ping
+    (lambda ws: ws.ping("text"), TypeError, ["payload", "'text'", "bytes"]),
+    (lambda ws: ws.ping(1), TypeError, ["payload", "1", "bytes"]),
+    (lambda ws: ws.ping(None), TypeError, ["payload", "None", "bytes"]),
+    (lambda ws: ws.ping(b"x" * 126), ValueError, ["payload", "b'xxx", "126", "125"]),
+    (lambda ws: ws.ping(b"", "callback"), TypeError, ["callback", "'callback'", "callable"]),
+    (lambda ws: ws.ping(callback=1), TypeError, ["callback", "1", "callable"]),
+    # bind, unbind
+    (lambda ws: ws.bind("opened", print), ValueError, ["'opened'", "'open', 'error', 'message' or 'close'"]),
+    (lambda ws: ws.bind("Open", print), ValueError, ["'Open'", "'open'"]),
+    (lambda ws: ws.bind("", print), ValueError, ["''", "'open'"]),
+    (lambda ws: ws.bind("custom"), ValueError, ["'custom'", "'open'"]),
+    (lambda ws: ws.bind(None, print), ValueError, ["None", "'open'"]),
+    (lambda ws: ws.bind(["open"], print), ValueError, ["['open']", "'open'"]),
+    (lambda ws: ws.bind("open", "print"), TypeError, ["handler", "'print'", "callable"]),
+    (lambda ws: ws.bind("open", None), TypeError, ["handler", "None", "callable"]),
+    (lambda ws: ws.bind("open", two), TypeError, ["handler", "two", "(a", "event"]),
+    (lambda ws: ws.bind("open")(5), TypeError, ["handler", "5", "callable"]),
+    (lambda ws: ws.unbind("opened"), ValueError, ["'opened'", "'open'"]),
+    (lambda ws: ws.unbind("opened", print), ValueError, ["'opened'", "'open'"]),
+    # the DOM's names
+    (lambda ws: ws.addEventListener("open", 5), TypeError, ["handler", "5", "callable"]),
+    (lambda ws: ws.addEventListener("open", two), TypeError, ["handler", "two", "event"]),
+    (lambda ws: ws.addEventListener(5, print), TypeError, ["type", "5", "str"]),
+    (lambda ws: ws.removeEventListener(5, print), TypeError, ["type", "5", "str"]),
+    (lambda ws: setattr(ws, "onopen", 5), TypeError, ["handler", "5", "callable"]),
+    (lambda ws: setattr(ws, "onclose", two), TypeError, ["handler", "two", "event"]),
+    (lambda ws: ws.dispatchEvent("open"), TypeError, ["event", "'open'", "DOMEvent"]),
+    (lambda ws: ws.dispatchEvent(None), TypeError, ["event", "None", "DOMEvent"]),
+    (lambda ws: bws.DOMEvent(cast("str", 5)), TypeError, ["type", "5", "str"]),
+    # waiting
+    *(
+        (lambda ws, name=name, value=value: getattr(ws, name)(value), error, ["timeout", repr(value), "seconds"])
+        for name in ("flush", "wait_open", "wait_closed")
+        for value, error in [
+            ("1", TypeError),
+            (True, TypeError),
+            ([1], TypeError),
+            (-1, ValueError),
+            (math.nan, ValueError),
+            (-math.inf, ValueError),
+        ]
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"), METHODS, ids=lambda value: str(value) if isinstance(value, list) else ""
+)
+def test_a_wrong_argument_of_a_method_raises_and_changes_nothing(
+    ws: bws.WebSocket, call: Call, error: type[Exception], parts: list[str]
+) -> None:
+    with pytest.raises(error) as caught:
+        call(ws)
+    check(caught, error, *parts)
+    assert (ws.readyState, ws.bufferedAmount) == (1, 0)
+
+
+def test_there_are_at_least_eighty_rows() -> None:
+    assert len(CONSTRUCTOR) + len(METHODS) >= 80
+
+
+def test_a_wrong_argument_starts_no_thread() -> None:
+    before = threading.active_count()
+    for option, value, error, *_ in CONSTRUCTOR:
+        with pytest.raises(error):
+            bws.WebSocket(**{"url": URL, option: value})
+    assert threading.active_count() == before

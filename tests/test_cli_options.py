@@ -1,0 +1,272 @@
+"""The options of the program scripts/echo_cli.py."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import sys
+from pathlib import Path
+
+import pytest
+import trustme
+
+import bws
+from bws.testing import EchoServer
+from scripts.echo_cli import main
+from tests.program import TIMEOUT, lines_of, run, running
+
+# --- options of the connection ---
+
+
+def test_options_of_the_request_reach_the_server(echo_server: EchoServer) -> None:
+    options = ["-H", "X-One: 1", "-H", "X-Two:a:b ", "--origin", "https://example.org", "--cookie", "a=1; b=2"]
+    assert run(f"{echo_server.url}/path?query", *options, "-x", "hi", "--count", "1") == (0, "hi\n", "")
+    assert echo_server.path == "/path?query"
+    wanted = {"X-One": "1", "X-Two": "a:b", "Origin": "https://example.org", "Cookie": "a=1; b=2"}
+    assert {name: echo_server.headers[name] for name in wanted} == wanted
+
+
+def test_subprotocols_are_asked_for() -> None:
+    with EchoServer(subprotocols=["b"]) as server:
+        status, out, _ = run(server.url, "--subprotocol", "a", "--subprotocol", "b", "--jsonl", "--wait", "0.1")
+    assert status == 0
+    assert lines_of(out)[0]["protocol"] == "b"
+
+
+def test_the_embedded_server_speaks_the_subprotocol_that_is_asked_for() -> None:
+    status, out, _ = run("--subprotocol", "chat", "--jsonl")
+    assert status == 0
+    assert lines_of(out)[0]["protocol"] == "chat"
+
+
+def test_a_proxy_is_used_unless_there_is_to_be_none(echo_server: EchoServer) -> None:
+    with EchoServer() as gone:
+        nobody = f"http://127.0.0.1:{gone.port}"
+    assert run(echo_server.url, "--proxy", nobody, "-x", "hi")[0] == 1
+    assert run(echo_server.url, "--proxy", "none", "-x", "hi", "--count", "1", env={"http_proxy": nobody})[0] == 0
+
+
+def test_a_tls_server_is_trusted_by_its_authority_or_blindly(echo_server_tls: EchoServer, tmp_path: Path) -> None:
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(echo_server_tls.ca_pem)
+    send = (echo_server_tls.url, "-x", "secret", "--count", "1")
+    assert run(*send, "--cafile", str(ca_file)) == (0, "secret\n", "")
+    assert run(*send, "--insecure") == (0, "secret\n", "")
+    status, out, err = run(*send)
+    assert (status, out) == (1, "")
+    assert "certificate" in err
+
+
+def test_a_certificate_of_the_client_is_shown(tmp_path: Path) -> None:
+    ca, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(context)
+    ca.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    mine = ca.issue_cert("me@example.org")
+    files = {"--cafile": ca.cert_pem, "--cert": mine.cert_chain_pems[0], "--key": mine.private_key_pem}
+    options = []
+    for option, pem in files.items():
+        pem.write_to_path(str(tmp_path / option))
+        options += [option, str(tmp_path / option)]
+    with EchoServer(tls=context) as server:
+        assert run(server.url, "-x", "secret", "--count", "1", *options) == (0, "secret\n", "")
+        assert run(server.url, "-x", "secret", *options[:2])[0] in (1, 3)  # TLS 1.3 tells after the handshake
+
+
+def test_a_ping_without_an_answer_is_an_abnormal_end(echo_server: EchoServer) -> None:
+    with running(echo_server.url, "--ping", "1") as program:
+        echo_server.send("up")
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"up\n"
+        echo_server.stall()
+        assert program.wait(TIMEOUT) == 3
+
+
+# --- forms of messages ---
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "shown"),
+    [
+        ("--hex", "00 FF 7f", "00ff7f"),
+        ("--base64", "AP9/ AA==", "AP9/AA=="),
+        ("--json", '{"a":  1}', '{"a":  1}'),
+        ("--json", '{"a":\n [1.0]}', '{"a":[1.0]}'),
+    ],
+)
+def test_messages_are_typed_and_shown_in_the_form_asked_for(option: str, text: str, shown: str) -> None:
+    assert run(option, "-x", text, "--expect", text) == (0, f"{shown}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("option", "bad", "why"),
+    [
+        ("--hex", "0g", "this is not hexadecimal"),
+        ("--base64", "A", "this is not Base64"),
+        ("--json", "{", "this is not JSON: .+"),
+        ("--json", "NaN", "this is not JSON: NaN is not JSON"),
+    ],
+)
+def test_a_wrong_line_of_input_is_wrong_usage(option: str, bad: str, why: str) -> None:
+    good = {"--hex": "00", "--base64": "AA==", "--json": "1"}[option]
+    status, _, err = run(option, input=f"{good}\n{bad}\n{good}\n")
+    assert status == 2
+    assert re.fullmatch(f"bws: input line 2: {why}\n", err)
+
+
+def test_json_lines_tell_every_event() -> None:
+    with EchoServer(echo=False) as server, running(server.url, "--jsonl") as program:
+        server.send("line\none")
+        server.send(b"\x00")
+        server.close(4001, "bye")
+        assert program.wait(TIMEOUT) == 3
+        assert program.stdout is not None
+        events = lines_of(program.stdout.read().decode("ascii"))
+        assert all(isinstance(event.pop("time"), float) for event in events)
+        assert events.pop(0)["url"] == f"{server.url}/"
+        assert events == [
+            {"type": "message", "data": "line\none"},
+            {"type": "message", "base64": "AA=="},
+            {"type": "close", "code": 4001, "reason": "bye", "wasClean": True},
+        ]
+
+
+def test_json_lines_tell_a_failure(echo_server: EchoServer) -> None:
+    echo_server.refuse(503)
+    status, out, _ = run(echo_server.url, "--jsonl")
+    assert status == 1
+    error, close = lines_of(out)
+    assert error["type"] == "error"
+    assert "503" in error["message"]
+    assert (close["type"], close["code"], close["wasClean"]) == ("close", 1006, False)
+
+
+def test_latency_measures_one_message_at_a_time() -> None:
+    status, out, err = run("--latency", "--count", "50", "-x", "a", "-x", "b")
+    assert (status, out) == (0, "a\nb\n" * 25)
+    times = r"min \d+\.\d{3} ms, median \d+\.\d{3} ms, p95 \d+\.\d{3} ms, p99 \d+\.\d{3} ms, max \d+\.\d{3} ms"
+    assert re.fullmatch(rf"bws: latency: count 50, {times}\n", err)
+
+
+def test_latency_without_a_reply_is_a_time_out() -> None:
+    with EchoServer(echo=False) as server:
+        status, out, err = run(server.url, "--latency", "--wait", "0.2", "-x", "a", "-x", "b")
+        assert (status, out) == (4, "")
+        assert err == "bws: latency: no replies\nbws: timed out: 0 replies to 1 messages came\n"
+        assert server.messages == ["a"]
+
+
+# --- usage ---
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["ws://a/", "ws://b/"], "unrecognized arguments: ws://b/"),
+        (["--count", "0"], "argument --count: must be a positive number, not '0'"),
+        (["--count", "some"], "argument --count: invalid int value: 'some'"),
+        (["--wait", "-1"], "argument --wait: must be a positive number, not '-1'"),
+        (["--wait", "nan"], "argument --wait: must be a positive number, not 'nan'"),
+        (["--ping", "inf"], "argument --ping: must be a positive number, not 'inf'"),
+        (["-H", "nothing"], "argument -H: must be 'NAME: VALUE', not 'nothing'"),
+        (["--hex", "--json"], "argument --json: not allowed with argument --hex"),
+        (["--hex", "-x", "zz"], "-x 'zz': this is not hexadecimal"),
+        (["--json", "--expect", "{"], "--expect '{': this is not JSON"),
+        (["--cafile", "x"], "--cafile needs a URL"),
+        (["--insecure"], "--insecure needs a URL"),
+        (["--proxy", "none"], "--proxy needs a URL"),
+        (["wss://a/", "--cafile", "no such file"], "--cafile no such file: No such file or directory"),
+        (["wss://a/", "--cert", "no such file"], "--cert no such file: No such file or directory"),
+        (["wss://a/", "--key", "key"], "--key needs --cert"),
+        (["--serve"], "argument --serve: expected one argument"),
+        (["--serve", "port"], "argument --serve: must be [HOST:]PORT, not 'port'"),
+        (["--serve", "65536"], "argument --serve: must be [HOST:]PORT, not '65536'"),
+        (["--serve", "0", "ws://a/"], "--serve takes no URL"),
+        (["--serve", "0", "-x", "a"], "-x does not go with --serve"),
+        (["--serve", "0", "--latency"], "--latency does not go with --serve"),
+    ],
+)
+def test_wrong_usage_says_what_is_wrong(args: list[str], complaint: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(args) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("usage: bws [options] [URL]\nbws: error: ")
+    assert complaint in err
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (["-H", "Sec-WebSocket-Key: x"], "Sec-WebSocket-Key"),
+        (["-H", "Bad Name: x"], "Bad Name"),
+        (["-H", "Cookie: a=1", "--cookie", "b=2"], "Cookie"),
+        (["--cookie", "a\nb"], "cookie"),
+        (["--subprotocol", "a b"], "a b"),
+        (["--subprotocol", "a", "--subprotocol", "a"], "a"),
+        (["--proxy", "gopher://a/", "ws://127.0.0.1:1/"], "proxy"),
+        (["--insecure", "ws://127.0.0.1:1/"], "wss"),
+    ],
+)
+def test_what_the_socket_refuses_is_wrong_usage(
+    args: list[str], complaint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(args) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"bws: .+\n", err)
+    assert complaint in err
+
+
+def test_help_fits_a_screen(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["--help"]) == 0
+    out, err = capfd.readouterr()
+    assert out.startswith("usage: bws [options] [URL]\n")
+    assert 24 <= len(out.splitlines()) <= 40
+    assert max(map(len, out.splitlines())) <= 82
+    assert err == ""
+
+
+def test_version_is_that_of_the_library(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capfd.readouterr() == (f"bws {bws.__version__}\n", "")
+
+
+def test_without_the_extra_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "websockets.asyncio.server", None)
+    assert main(["-x", "hello"]) == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert 'pip install "bws[testing]"' in err
+
+
+# --- the server ---
+
+
+def test_serve_is_an_echo_server_that_prints_its_url() -> None:
+    with running("--serve", "0") as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().decode().strip()
+        assert re.fullmatch(r"ws://127\.0\.0\.1:\d+", url)
+        assert run(url, "-x", "hello", "--count", "1") == (0, "hello\n", "")
+
+
+def test_serve_speaks_tls_with_a_certificate(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "cert.pem"))
+    with running("--serve", "127.0.0.1:0", "--cert", str(tmp_path / "cert.pem")) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().decode().strip()
+        assert url.startswith("wss://localhost:")
+        client = run(url, "-x", "hello", "--count", "1", "--cafile", str(tmp_path / "ca.pem"))
+        assert client == (0, "hello\n", "")
+
+
+def test_serve_says_when_the_port_is_taken(echo_server: EchoServer) -> None:
+    status, out, err = run("--serve", str(echo_server.port))
+    assert (status, out) == (1, "")
+    assert re.fullmatch(r"bws: .+\n", err)

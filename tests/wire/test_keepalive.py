@@ -1,0 +1,51 @@
+"""Pings of the client's own: ping_interval and ping_timeout."""
+
+from __future__ import annotations
+
+from tests.conftest import Play
+from tests.wire.frames import PING, PONG, TEXT, frame
+from tests.wire.server import Connection
+
+
+def test_pings_go_out_at_the_interval_and_pongs_keep_the_connection(play: Play) -> None:
+    def script(c: Connection) -> None:
+        c.handshake()
+        for _ in range(5):
+            c.send(frame(PONG, c.read_until(PING).payload))
+        c.close(1000, "enough")
+
+    played = play(script, ping_interval=0.05, ping_timeout=10)
+    assert played.entries == [("open", 1), ("close", 3, 1000, "enough", True)]
+    assert len(played.seen.pings) >= 5
+
+
+def test_without_a_pong_the_connection_fails_at_ping_timeout(play: Play) -> None:
+    def script(c: Connection) -> None:
+        c.handshake(then=frame(TEXT, "hello"))
+        c.drain()
+
+    played = play(script, ping_interval=0.05, ping_timeout=0.2)
+    assert played.entries == [("open", 1), ("message", 1, "hello"), ("error", 3), ("close", 3, 1006, "", False)]
+    assert isinstance(played.recorder.error, TimeoutError)
+
+
+def test_any_frame_counts_as_life(play: Play) -> None:
+    def script(c: Connection) -> None:
+        c.handshake()
+        for n in range(20):
+            c.pause(0.05)
+            c.send_text(str(n))
+        c.close(1000, "done")
+
+    played = play(script, ping_interval=0.1, ping_timeout=0.5)
+    assert played.recorder.data == [str(n) for n in range(20)]
+    assert played.entries[-1] == ("close", 3, 1000, "done", True)
+
+
+def test_without_the_option_there_is_no_ping(play: Play) -> None:
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.pause(0.3)
+        c.close(1000)
+
+    assert play(script).seen.pings == []
