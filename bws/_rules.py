@@ -13,8 +13,8 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import ada_url
 
 from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT, USER_AGENT, Address, Settings
+from ._text import brief
 from .errors import DOMSyntaxError, InvalidAccessError
-from .events import brief
 
 __all__ = [
     "BINARY",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ._version import __version__
 
@@ -15,8 +15,7 @@ MAX_SIZE = 128 * 1024 * 1024  # bytes of one message
 USER_AGENT = f"bws/{__version__}"
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(NamedTuple):
     """Where a URL leads.
 
     Attributes:
@@ -45,8 +44,7 @@ class Address:
         return ("https" if self.secure else "http") + "://" + self.authority
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """The options of one WebSocket; times in seconds, sizes in bytes, None for no limit or off."""
 
     address: Address

@@ -6,7 +6,7 @@ https://websockets.spec.whatwg.org/#dom-websocket-readystate
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["CLOSED", "CLOSING", "CONNECTING", "OPEN", "Ending", "Fact", "Verdict", "judge", "step"]
 
@@ -40,8 +40,7 @@ def step(state: int, fact: Fact) -> int:
     return _TABLE[state][fact]
 
 
-@dataclass(frozen=True)
-class Ending:
+class Ending(NamedTuple):
     """How a connection ended, as the engine saw it.
 
     Attributes:
@@ -58,8 +57,7 @@ class Ending:
     failed: bool = False
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What to fire at the end: ``error`` or not, then ``close`` with these fields."""
 
     fires_error: bool

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, overload
 
-from .events import CloseEvent, DOMEvent, MessageEvent, brief
+from ._text import brief
+from .events import CloseEvent, DOMEvent, MessageEvent
 
 __all__ = ["EVENTS", "EventTarget", "Handler"]
 
@@ -113,9 +113,9 @@ class EventTarget:
         self._listeners: dict[str, tuple[Listener, ...]] = {}
         self._attributes: dict[str, Listener] = {}
         # Events of a type are held until its first handler; a type that is missing here has had one.
-        self._held: dict[str, deque[DOMEvent]] = {type: deque() for type in EVENTS}
+        self._held: dict[str, list[DOMEvent]] = {type: [] for type in EVENTS}
         self._held_bytes = 0
-        self._flushes: deque[str] = deque()  # types whose held events are to be delivered, in order of binding
+        self._flushes: list[str] = []  # types whose held events are to be delivered, in order of binding
         self._flush = False  # whether there are any: one look instead of a lock
         # The single handler of messages, when a message needs nothing but to be handed to it: one look per message.
         self._only: Callable[[Any], object] | None = None
@@ -340,7 +340,7 @@ class EventTarget:
         if isinstance(event, MessageEvent):
             self._held_bytes += len(event.data)
             while len(held) > HELD_MESSAGES or self._held_bytes > HELD_BYTES:
-                self._held_bytes -= len(held.popleft().data)  # type: ignore[attr-defined]
+                self._held_bytes -= len(held.pop(0).data)  # type: ignore[attr-defined]
                 if not self._warned:
                     self._warned = True
                     log.warning(
@@ -376,11 +376,11 @@ class EventTarget:
                 listeners = self._listeners.get(type, ())
                 if held is None or not held or not listeners:
                     # All is delivered, or its handler is gone again before it ran: then the rest stays held.
-                    self._flushes.popleft()
+                    self._flushes.pop(0)
                     if held is not None and not held:
                         del self._held[type]
                     continue
-                event = held.popleft()
+                event = held.pop(0)
                 if isinstance(event, MessageEvent):
                     self._held_bytes -= len(event.data)
             self._call(listeners, event)

@@ -18,8 +18,9 @@ from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT
 from ._state import CLOSED, CLOSING, CONNECTING, OPEN, Ending, Fact, Verdict, judge, step
 from ._system import wait_for
 from ._target import EventTarget
+from ._text import brief
 from .errors import InvalidStateError
-from .events import CloseEvent, DOMEvent, MessageEvent, brief
+from .events import CloseEvent, DOMEvent, MessageEvent
 
 __all__ = ["WebSocket"]
 
@@ -113,7 +114,7 @@ class WebSocket(EventTarget):
         run = _rules.check_dispatch(dispatch)
         super().__init__()
         self._settings = settings
-        self._changed = threading.Condition(self._lock)  # said of _open_done and _close_done
+        self._changed: threading.Condition | None = None  # said of _open_done and _close_done, once somebody waits
         self._open_done = self._close_done = False
         self._state = CONNECTING
         self._aborted = False  # close() was called while CONNECTING
@@ -294,9 +295,8 @@ class WebSocket(EventTarget):
         """
         limit = _rules.check_wait("timeout", timeout)
         self._refuse_on_handler_thread("wait_open")
-        with self._changed:
-            wait_for(self._changed, lambda: self._open_done or self._close_done, limit)
-            return self._open_done
+        self._wait(lambda: self._open_done or self._close_done, limit)
+        return self._open_done
 
     def wait_closed(self, timeout: float | None = None) -> bool:
         """Wait until the ``close`` handlers have returned *(bws extension)*; Ctrl-C interrupts it.
@@ -314,8 +314,7 @@ class WebSocket(EventTarget):
         """
         limit = _rules.check_wait("timeout", timeout)
         self._refuse_on_handler_thread("wait_closed")
-        with self._changed:
-            closed = wait_for(self._changed, lambda: self._close_done, limit)
+        closed = self._wait(lambda: self._close_done, limit)
         if closed and limit != 0:
             self._engine.tidy(_TIDY)  # who has waited finds no thread any more
         return closed
@@ -342,6 +341,17 @@ class WebSocket(EventTarget):
         self.close()
         if not self._delivery.on_thread():
             self.wait_closed(self._settings.close_timeout)
+
+    def _wait(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
+        with self._lock:
+            if self._changed is None:
+                self._changed = threading.Condition(self._lock)
+            return wait_for(self._changed, predicate, timeout)
+
+    def _notify(self) -> None:
+        """With the lock held."""
+        if self._changed is not None:
+            self._changed.notify_all()
 
     def _refuse_on_handler_thread(self, method: str) -> None:
         if not self._close_done and self._delivery.on_thread():
@@ -412,9 +422,9 @@ class WebSocket(EventTarget):
             try:
                 self._fire(DOMEvent("open"))
             finally:
-                with self._changed:
+                with self._lock:
                     self._open_done = True
-                    self._changed.notify_all()
+                    self._notify()
 
     def _ended(self, ending: Ending) -> None:
         """https://websockets.spec.whatwg.org/#feedback-from-the-protocol, "closed"."""
@@ -436,10 +446,10 @@ class WebSocket(EventTarget):
         while True:
             if self._flush:
                 self._deliver_held()
-            with self._changed:
+            with self._lock:
                 if not self._flush or self._muted:
                     self._over = self._close_done = True
-                    self._changed.notify_all()
+                    self._notify()
                     break
         _lifetime.discard(self)
 
@@ -495,7 +505,7 @@ class WebSocket(EventTarget):
     def _forget_after_fork(self) -> None:
         # Another thread of the parent may have held the locks when it forked; here there is no other thread.
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = None
         self._muted = self._over = self._close_done = True
         self._only = None
         self._state = CLOSED

@@ -5,20 +5,12 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from ._text import brief
+
 if TYPE_CHECKING:
     from ._target import EventTarget
 
 __all__ = ["CloseEvent", "DOMEvent", "MessageEvent"]
-
-_SHOWN = 40  # characters of a payload in a repr
-
-
-def brief(value: object, limit: int = _SHOWN) -> str:
-    """``repr(value)``, cut so that no payload floods a log line."""
-    if isinstance(value, (str, bytes)) and len(value) > limit:
-        return f"{value[:limit]!r}... ({len(value):,} {'characters' if isinstance(value, str) else 'bytes'})"
-    text = repr(value)
-    return text if len(text) <= 2 * limit else text[: 2 * limit] + "..."
 
 
 class DOMEvent:

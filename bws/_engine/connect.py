@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from .._settings import Address, Settings
 from .._system import KEEPALIVE, Poller, Waker, proxy_possible
+from .._text import printable
 from ..errors import HandshakeError, ProxyError
 from .handshake import HeadReader
 
@@ -296,6 +297,7 @@ def _tls(sock: socket.socket, address: Address, context: ssl.SSLContext | None, 
             _default_context = fresh
         context = _default_context
     try:
+        host.encode("idna")  # as wrap_socket does, which leaves the socket open when it fails
         secure = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
     except ValueError as exc:
         raise ssl.SSLError(1, f"TLS with host {host!r} is not possible: {exc}") from exc
@@ -358,7 +360,7 @@ def _http_proxy(proxy: str, address: Address, patience: Patience) -> socket.sock
         except HandshakeError as exc:
             raise ProxyError(str(exc)) from None
         if not 200 <= head.status < 300:
-            raise ProxyError(f"{shown} answered HTTP {head.status} {head.reason}".rstrip(), head.status)
+            raise ProxyError(f"{shown} answered HTTP {head.status} {printable(head.reason)}".rstrip(), head.status)
         if reader.rest:
             raise ProxyError(f"{shown} sent {len(reader.rest)} bytes before the server could")
         return sock

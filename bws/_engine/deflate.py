@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
+from .._text import printable
 from ..errors import HandshakeError, ProtocolError
 
 __all__ = ["OFFER", "Agreement", "Deflater", "Inflater", "agree"]
@@ -17,8 +18,7 @@ _SMALLEST = 64  # bytes of a message from which compressing pays
 _LEVEL = 1  # as fast as the network allows: level 6 gains little on JSON and takes three times as long
 
 
-@dataclass(frozen=True)
-class Agreement:
+class Agreement(NamedTuple):
     """What client and server agreed on (section 7.1)."""
 
     server_no_context_takeover: bool = False
@@ -38,11 +38,11 @@ def agree(extensions: Sequence[tuple[str, Sequence[tuple[str, str | None]]]]) ->
     """
     if len(extensions) != 1 or extensions[0][0] != "permessage-deflate":
         names = ", ".join(name for name, _ in extensions)
-        raise HandshakeError(f"the server accepted extensions that were not offered: {names}")
+        raise HandshakeError(f"the server accepted extensions that were not offered: {printable(names)}")
     chosen: dict[str, bool | int] = {}
     for name, value in extensions[0][1]:
         if name in chosen:
-            raise HandshakeError(f"permessage-deflate: the parameter {name} is there twice")
+            raise HandshakeError(f"permessage-deflate: the parameter {printable(name)} is there twice")
         if name in ("server_no_context_takeover", "client_no_context_takeover") and value is None:
             chosen[name] = True
         elif (
@@ -52,7 +52,7 @@ def agree(extensions: Sequence[tuple[str, Sequence[tuple[str, str | None]]]]) ->
             chosen[name] = int(value)
         else:
             shown = name if value is None else f"{name}={value}"
-            raise HandshakeError(f"permessage-deflate: the parameter {shown} is not legal")
+            raise HandshakeError(f"permessage-deflate: the parameter {printable(shown)} is not legal")
     return Agreement(**chosen)  # type: ignore[arg-type]
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .._settings import Settings
+from .._text import printable
 from ..errors import HandshakeError
 from . import deflate
 
@@ -46,8 +47,7 @@ def request(settings: Settings, key: str) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """Status line and header fields of an answer.
 
     Attributes:
@@ -122,8 +122,7 @@ class HeadReader:
         return Head(int(match[1]), match[2] or "", tuple(fields))
 
 
-@dataclass(frozen=True)
-class Accepted:
+class Accepted(NamedTuple):
     """What the server agreed to.
 
     Attributes:
@@ -150,7 +149,8 @@ def check(head: Head, settings: Settings, key: str) -> Accepted:
         HandshakeError: It is not acceptable.
     """
     if head.status != 101:
-        raise _refused(head, f"the server answered HTTP {head.status} {head.reason}".rstrip() + " instead of 101")
+        answer = f"HTTP {head.status} {printable(head.reason)}".rstrip()
+        raise _refused(head, f"the server answered {answer} instead of 101")
     upgrade = head.all("upgrade")
     if len(upgrade) != 1 or upgrade[0].lower() != "websocket":
         raise _refused(head, f"the answer's Upgrade header must be 'websocket', not {_shown(upgrade)}")
@@ -166,7 +166,7 @@ def check(head: Head, settings: Settings, key: str) -> Accepted:
         return Accepted(protocol)
     extensions = ", ".join(fields)
     if not settings.compression:
-        raise _refused(head, f"the server accepted extensions that were not offered: {extensions}")
+        raise _refused(head, f"the server accepted extensions that were not offered: {_shown(extensions)}")
     try:
         return Accepted(protocol, extensions, deflate.agree(_parse_extensions(extensions)))
     except HandshakeError as exc:

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .._state import Ending
 
 __all__ = ["CloseFrame", "Ending", "Engine", "Item", "Listener", "Opened", "Pong"]
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(NamedTuple):
     """The opening handshake is done."""
 
     protocol: str
     extensions: str
 
 
-@dataclass(frozen=True)
 class CloseFrame:
     """The peer's close frame is in, and no closing handshake had begun."""
 
 
-@dataclass(frozen=True)
-class Pong:
+class Pong(NamedTuple):
     """The answer to a ping of the program's."""
 
     callback: Callable[[float], object]

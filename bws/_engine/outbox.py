@@ -45,8 +45,8 @@ class Outbox:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self._drained = threading.Condition(self.lock)  # said when nothing is pending, and when nothing more goes
-        self._frames: deque[tuple[memoryview, int]] = deque()  # what is left of a frame, its payload's length
+        self._drained: threading.Condition | None = None  # said when nothing is pending, and when nothing more goes
+        self._frames: deque[tuple[memoryview, int, int]] = deque()  # what is left of a frame; see _transmit
         self._keys = Keys()
         self._sock: socket.socket | None = None
         self._deflater: Deflater | None = None
@@ -68,7 +68,8 @@ class Outbox:
             if data is None:
                 self._transmit(frame(opcode, payload, self._keys.next()), size)
             else:
-                self._transmit(frame(opcode, data, self._keys.next(), rsv1=True), size)
+                packed = frame(opcode, data, self._keys.next(), rsv1=True)
+                self._transmit(packed, size, len(packed))
         return True
 
     def control(self, opcode: int, payload: bytes) -> bool:
@@ -77,7 +78,7 @@ class Outbox:
             if self.closed:
                 return False
             self.closed = opcode == CLOSE
-            self._transmit(frame(opcode, payload, self._keys.next()), 0)
+            self._transmit(frame(opcode, payload, self._keys.next()), -1)
         return True
 
     def write(self) -> None:
@@ -86,26 +87,28 @@ class Outbox:
             frames = self._frames
             try:
                 while frames and self._sock is not None:
-                    left, payload = frames[0]
+                    left, payload, packed = frames[0]
                     sent = self._sock.send(left)
                     self.progress += 1
-                    self.pending -= min(payload, len(left)) - min(payload, len(left) - sent)
+                    self.pending -= _share(len(left), payload, packed) - _share(len(left) - sent, payload, packed)
                     if sent < len(left):
-                        frames[0] = (left[sent:], payload)
+                        frames[0] = (left[sent:], payload, packed)
                     else:
                         frames.popleft()
-                        self.controls -= not payload
+                        self.controls -= payload < 0
             except WOULD_BLOCK:
                 pass
             except OSError:
                 self._sock = None  # reading tells why
             self.waiting = bool(frames) and self._sock is not None
             if not self.pending or self._sock is None:
-                self._drained.notify_all()
+                self._notify()
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until nothing is pending; False when the time is up, or the connection over before."""
-        with self._drained:
+        with self.lock:
+            if self._drained is None:
+                self._drained = threading.Condition(self.lock)
             wait_for(self._drained, lambda: not self.pending or (self._sock is None and self.closed), timeout)
             return not self.pending
 
@@ -115,22 +118,27 @@ class Outbox:
             self._sock = None
             self.closed = True
             self.waiting = False
-            self._drained.notify_all()
+            self._notify()
 
     def forget(self) -> None:
         """As `close`, in the child of a fork, where another thread may have held the lock."""
         self.lock = threading.Lock()
-        self._drained = threading.Condition(self.lock)
+        self._drained = None
         self._frames.clear()
         self.pending = 0
         self.close()
 
-    def _transmit(self, data: bytes, payload: int) -> None:
+    def _notify(self) -> None:
+        if self._drained is not None:
+            self._drained.notify_all()
+
+    def _transmit(self, data: bytes, payload: int, packed: int = 0) -> None:
         """With the lock held: send a frame, or what the operating system takes of it; the rest is queued.
 
         Args:
             data: The frame.
-            payload: Bytes of it that are a message's payload; they are at its end.
+            payload: Bytes of the message that it carries; they are at its end. -1: it is a control frame.
+            packed: Its size, when the message is compressed.
         """
         sent = 0
         if not self._frames and self._sock is not None:
@@ -143,7 +151,15 @@ class Outbox:
             if sent == len(data):
                 return
         left = memoryview(data)[sent:]
-        self._frames.append((left, payload))
-        self.pending += min(payload, len(left))
-        self.controls += not payload
+        self._frames.append((left, payload, packed))
+        self.pending += _share(len(left), payload, packed)
+        self.controls += payload < 0
         self.waiting = self._sock is not None
+
+
+def _share(left: int, payload: int, packed: int) -> int:
+    """Bytes of a message's payload in the last `left` bytes of its frame; see `Outbox._transmit`."""
+    if payload < 0:
+        return 0
+    # Of a compressed message nobody can tell: it shrinks in proportion, rounded up.
+    return -(-payload * left // packed) if packed else min(payload, left)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from .._system import Waker
 
-__all__ = ["relief"]
+__all__ = ["Relief", "dismiss", "hire"]
 
 PATIENCE = 0.05  # s that a handler may take before its socket is relieved
 
@@ -31,7 +31,7 @@ class Relieved(Protocol):
 
 
 class Relief:
-    """See the module."""
+    """The thread, and what it knows. It is started when it is needed first, and ends with the last socket."""
 
     def __init__(self) -> None:
         # Who is inside a handler, and since when. Single steps on a dict: no lock on the way of a message.
@@ -39,9 +39,9 @@ class Relief:
         self._entered = False  # since the thread looked last
         self._asleep = True
         self._wakeup = threading.Event()
-        self._start_lock = threading.Lock()  # guards the thread's start
         self._thread: threading.Thread | None = None
         self._waker: Waker | None = None
+        self.engines = 0  # that may need it; guarded by _lock below
 
     def enter(self, engine: Relieved) -> None:
         """`engine`'s thread is about to run handlers."""
@@ -65,8 +65,15 @@ class Relief:
         if engine in self._busy and self._waker is not None:
             self._waker.wake()
 
+    def forget(self) -> None:
+        """After a fork, in the child: there is no thread."""
+        if self._waker is not None:
+            self._waker.forget()
+        self._busy.clear()
+        self._asleep = False  # nobody rouses it
+
     def _rouse(self) -> None:
-        with self._start_lock:
+        with _lock:
             self._asleep = False
             if self._thread is None:
                 self._waker = Waker()
@@ -78,12 +85,18 @@ class Relief:
                     return
         self._wakeup.set()
 
+    def quit(self) -> None:
+        """The last socket is gone."""
+        self._wakeup.set()
+        if self._waker is not None:
+            self._waker.wake()
+
     def _run(self) -> None:
-        while True:
+        while self.engines:
             busy = list(self._busy.items())
             if not busy and not self._entered:
                 self._asleep = True
-                if not self._busy:
+                if not self._busy and self.engines:
                     self._wakeup.wait()
                 self._asleep = False
                 self._wakeup.clear()
@@ -94,7 +107,9 @@ class Relief:
             if late:
                 self._turn(late, now)
             else:
-                time.sleep(PATIENCE)
+                self._wakeup.wait(PATIENCE)
+        assert self._waker is not None
+        self._waker.close()
 
     def _turn(self, late: list[Relieved], now: float) -> None:
         """Wait until one of `late` has something to do, and do it."""
@@ -123,14 +138,39 @@ class Relief:
             engine.service(bool(events & selectors.EVENT_READ), bool(events & selectors.EVENT_WRITE))
 
 
-relief = Relief()
+_lock = threading.Lock()  # guards the start of threads, and which of them is the present one
+_present: Relief | None = None
+
+
+def hire() -> Relief:
+    """The present relief; to be given back with `dismiss`."""
+    global _present
+    with _lock:
+        if _present is None:
+            _present = Relief()
+        _present.engines += 1
+        return _present
+
+
+def dismiss(relief: Relief) -> None:
+    """An engine needs `relief` no more."""
+    global _present
+    with _lock:
+        relief.engines -= 1
+        last = not relief.engines
+        if last and _present is relief:
+            _present = None
+    if last:
+        relief.quit()
 
 
 def _after_fork() -> None:
     """The child has no relief thread, and its copies of the descriptors are of no use."""
-    if relief._waker is not None:
-        relief._waker.forget()
-    relief.__init__()  # type: ignore[misc]
+    global _lock, _present
+    _lock = threading.Lock()
+    if _present is not None:
+        _present.forget()
+    _present = None
 
 
 if hasattr(os, "register_at_fork"):

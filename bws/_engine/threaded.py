@@ -8,20 +8,19 @@ import socket
 import ssl
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 from .._settings import Settings
 from .._state import Ending
 from .._system import Poller, Waker, close_descriptor, keep_freed_memory
+from .._text import brief
 from ..errors import ProtocolError
-from ..events import brief
-from . import connect, handshake, wrap
+from . import connect, handshake
 from .deflate import Deflater, Inflater
 from .frames import CLOSE, PING, PONG, FrameReader, close_payload, parse_close
 from .interface import CloseFrame, Item, Listener, Opened, Pong
 from .outbox import WOULD_BLOCK, Outbox
-from .relief import relief
+from .relief import dismiss, hire
 
 __all__ = ["ThreadedEngine"]
 
@@ -43,10 +42,17 @@ class ThreadedEngine:
     holds the outbox's lock writes: any thread.
     """
 
+    __slots__ = (
+        "_accepted", "_arrivals", "_close_due", "_closing", "_draining", "_ending", "_io", "_listener", "_next_ping",
+        "_outbox", "_peer_close", "_pings", "_pong_due", "_progress", "_reader", "_relief", "_reported", "_rest",
+        "_settings", "_sock", "_stop", "_thread", "_tls", "_waker",
+    )  # fmt: skip
+
     def __init__(self, settings: Settings, listener: Listener) -> None:
         self._settings = settings
         self._listener: Listener = listener
         self._waker = Waker()
+        self._relief = hire()
         self._outbox = Outbox()
         self._sock: socket.socket | None = None
         self._tls = False
@@ -64,7 +70,7 @@ class ThreadedEngine:
         self._next_ping: float | None = None
         self._pong_due: tuple[float, int] | None = None  # when, and the arrivals before the ping
         self._progress = 0  # of the outbox, when it was looked at last
-        self._pings: deque[tuple[bytes, Callable[[float], object], float]] = deque()  # sent by the program
+        self._pings: list[tuple[bytes, Callable[[float], object], float]] = []  # sent by the program
         # Single words, written once.
         self._closing = False  # the program called close(): messages are of no use any more
         self._stop = False  # abort() or kill() was called
@@ -78,6 +84,7 @@ class ThreadedEngine:
             self._thread.start()
         except BaseException:
             self._waker.close()
+            dismiss(self._relief)
             raise
 
     def send(self, opcode: int, payload: bytes | memoryview) -> bool:
@@ -122,7 +129,7 @@ class ThreadedEngine:
     def wake(self) -> None:
         if threading.get_ident() != self._thread.ident:
             self._waker.wake()
-        relief.wake(self)
+        self._relief.wake(self)
 
     def on_thread(self) -> bool:
         return threading.get_ident() == self._thread.ident
@@ -149,6 +156,8 @@ class ThreadedEngine:
 
     def _run(self) -> None:
         try:
+            from . import wrap  # imports websocket-client, once for the process; see _engine/__init__.py
+
             log.info("%s: connecting", self._thread.name)
             patience = connect.Patience(self._waker, lambda: self._stop, self._settings.open_timeout)
             sock = connect.connect(self._settings, patience)
@@ -164,6 +173,7 @@ class ThreadedEngine:
             finally:
                 self._drop()
                 self._waker.close()
+                dismiss(self._relief)
                 # What refers back to this object goes, so that nothing has to wait for the garbage collector.
                 self._reader = FrameReader(None, _ignore)
                 self._listener = _NOBODY
@@ -226,22 +236,22 @@ class ThreadedEngine:
         if self._draining is None:
             self._drop()  # before the handlers run: what they find is closed
         _forget_frames(self._ending.error)
-        relief.enter(self)
+        self._relief.enter(self)
         try:
             self._listener.deliver([self._ending], 0)
         finally:
-            relief.leave(self)
+            self._relief.leave(self)
 
     def _deliver(self) -> None:
         """With _io held: hand over what was read; _io is free meanwhile."""
         items, self._reader.items = self._reader.items, []
         size, self._reader.waiting = self._reader.waiting, 0
         self._io.release()
-        relief.enter(self)
+        self._relief.enter(self)
         try:
             self._listener.deliver(items, size)
         finally:
-            relief.leave(self)
+            self._relief.leave(self)
             self._io.acquire()
 
     def _turn(self, poller: Poller) -> None:
@@ -254,11 +264,11 @@ class ThreadedEngine:
         if woken:
             self._waker.clear()
             self._io.release()
-            relief.enter(self)
+            self._relief.enter(self)
             try:
                 self._listener.woken()
             finally:
-                relief.leave(self)
+                self._relief.leave(self)
                 self._io.acquire()
         self._work(readable or (read and self._tls and self._buffered()), writable)
 
@@ -294,7 +304,7 @@ class ThreadedEngine:
         if not self._io.acquire(blocking=False):
             return
         try:
-            if relief.serves(self) and self._sock is not None:
+            if self._relief.serves(self) and self._sock is not None:
                 self._work(readable or (self._tls and self._may_read() and self._buffered()), writable)
         finally:
             self._io.release()
@@ -366,7 +376,7 @@ class ThreadedEngine:
             return
         sent = None
         while sent != payload:
-            sent, callback, start = self._pings.popleft()
+            sent, callback, start = self._pings.pop(0)
             self._reader.items.append(Pong(callback, now - start))
 
     def _check_timers(self) -> None:
