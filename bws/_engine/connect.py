@@ -248,14 +248,18 @@ def _first_connected(
     limit: float | None,
 ) -> socket.socket | None:
     """The first socket that is connected; None when one failed, or after `limit` seconds."""
-    left = patience.left()
-    limits = [seconds for seconds in (left, limit) if seconds is not None]
-    for key, _ in selector.select(min(limits) if limits else None):
-        sock = key.fileobj
-        if not isinstance(sock, socket.socket):
+    end = None if limit is None else time.monotonic() + limit
+    while True:
+        limits = [patience.left(), None if end is None else max(0.0, end - time.monotonic())]
+        ready = selector.select(min((seconds for seconds in limits if seconds is not None), default=None))
+        socks = [key.fileobj for key, _ in ready if isinstance(key.fileobj, socket.socket)]
+        if len(socks) < len(ready):
             patience.waker.clear()
-            patience.left()
-            continue
+        elif not ready and end is not None and time.monotonic() >= end:
+            return None
+        if socks:
+            break
+    for sock in socks:
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if not code and not _to_itself(sock):
             selector.unregister(sock)

@@ -204,13 +204,19 @@ def test_an_end_in_the_middle_says_how_much_had_come() -> None:
 # -- what is accepted
 
 
-def answer(*fields: str, status: int = 101, reason: str = "Switching Protocols", **replaced: str | None) -> Head:
-    """The right answer, with fields replaced or (None) left out, and more of them."""
-    right = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": ACCEPT}
-    chosen = [(name, right[name] if name.lower() not in replaced else replaced[name.lower()]) for name in right]
-    more = [tuple(field.split(": ", 1)) for field in fields]
-    pairs = [(name, value) for name, value in [*chosen, *more] if value is not None]  # type: ignore[misc]
-    return Head(status, reason, tuple(pairs))  # type: ignore[arg-type]
+def answer(
+    *fields: str,
+    status: int = 101,
+    reason: str = "Switching Protocols",
+    upgrade: str | None = "websocket",
+    connection: str | None = "Upgrade",
+    accept: str | None = ACCEPT,
+) -> Head:
+    """The right answer unless told otherwise (None leaves a field out, `fields` are more of them)."""
+    right = {"Upgrade": upgrade, "Connection": connection, "Sec-WebSocket-Accept": accept}
+    pairs = [(name, value) for name, value in right.items() if value is not None]
+    pairs += [(name, value) for name, _, value in (field.partition(": ") for field in fields)]
+    return Head(status, reason, tuple(pairs))
 
 
 def settings(protocols: Any = None, compression: bool = True) -> Settings:
@@ -271,11 +277,11 @@ REFUSED: dict[str, tuple[Head, Settings, str]] = {
     "no Connection": (answer(connection=None), PLAIN, "Connection header must have 'Upgrade', not missing"),
     "another Connection": (answer(connection="close"), PLAIN, "not 'close'"),
     "Connection with a longer word": (answer(connection="Upgraded"), PLAIN, "Connection header"),
-    "no Accept": (answer(**{"sec-websocket-accept": None}), PLAIN, "Sec-WebSocket-Accept is wrong: missing"),
-    "a wrong Accept": (answer(**{"sec-websocket-accept": ACCEPT[:-2] + "p="}), PLAIN, "Accept is wrong"),
-    "Accept in another case": (answer(**{"sec-websocket-accept": ACCEPT.upper()}), PLAIN, "Accept is wrong"),
+    "no Accept": (answer(accept=None), PLAIN, "Sec-WebSocket-Accept is wrong: missing"),
+    "a wrong Accept": (answer(accept=ACCEPT[:-2] + "p="), PLAIN, "Accept is wrong"),
+    "Accept in another case": (answer(accept=ACCEPT.upper()), PLAIN, "Accept is wrong"),
     "Accept twice": (answer(f"Sec-WebSocket-Accept: {ACCEPT}"), PLAIN, "Accept is wrong"),
-    "the key as Accept": (answer(**{"sec-websocket-accept": KEY}), PLAIN, "Accept is wrong"),
+    "the key as Accept": (answer(accept=KEY), PLAIN, "Accept is wrong"),
     "a subprotocol nobody asked for": (answer(f"{WANT}: chat"), PLAIN, "'chat'; offered: missing"),
     "another subprotocol": (answer(f"{WANT}: b"), settings("a"), "'b'; offered: 'a'"),
     "a subprotocol in another case": (answer(f"{WANT}: Chat"), settings("chat"), "'Chat'; offered: 'chat'"),
@@ -310,7 +316,13 @@ def test_a_wrong_answer_is_refused_and_says_why(name: str) -> None:
 
 
 def test_a_message_does_not_repeat_a_header_of_any_length() -> None:
-    for head in (answer(upgrade="x" * 10_000), answer(f"{FIELD}: {'y' * 10_000}"), answer(f"{WANT}: {'z' * 10_000}")):
+    for head in (
+        answer(upgrade="x" * 10_000),
+        answer(f"{FIELD}: {'y' * 10_000}"),
+        answer(f"{WANT}: {'z' * 10_000}"),
+        answer(f"{FIELD}: {DEFLATE}; {'y' * 10_000}"),
+        answer(status=404, reason="z" * 10_000),
+    ):
         with pytest.raises(HandshakeError) as caught:
             check(head, PLAIN, KEY)
         assert len(str(caught.value)) < 400

@@ -90,6 +90,17 @@ def test_a_close_before_open_was_run_ends_the_connection() -> None:
     assert recorder.entries == [("look", 2), ("error", 3), ("close", 3, 1006, "", False)]
 
 
+def test_a_close_before_open_was_run_is_the_last_word_even_if_all_is_over() -> None:
+    calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
+    with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "hello") + close_frame(1000, "done"))) as server:
+        recorder = Recorder(bws.WebSocket(server.url, dispatch=calls.put))
+        server.result()
+        recorder.ws.close()
+        while not recorder.of("close"):
+            calls.get(timeout=TIMEOUT)()
+    assert recorder.entries == [("error", 3), ("close", 3, 1006, "", False)]
+
+
 @pytest.mark.parametrize("when", ["at once", "later"])
 def test_when_the_loop_is_gone_the_connection_ends_quietly(when: str) -> None:
     loop_is_gone = threading.Event()

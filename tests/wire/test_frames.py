@@ -204,6 +204,22 @@ def test_a_message_of_exactly_max_size_is_delivered(play: Play, data: bytes) -> 
     assert played.entries[-1] == ("close", 3, 1005, "", True)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(TEXT, "x" * 1001),
+        frame(BINARY, b"x" * 1001),
+        frame(TEXT, "x" * 1000, fin=False) + frame(CONTINUATION, "x"),
+        frame(TEXT, "é" * 501),
+    ],
+)
+def test_a_message_of_one_byte_more_than_max_size_fails_the_connection(play: Play, data: bytes) -> None:
+    played = play(lambda c: c.handshake(then=frame(TEXT, "x" * 1000) + data), max_size=1000)
+    assert played.recorder.types == ["open", "message", "error", "close"]
+    assert played.seen.close is not None
+    assert played.seen.close[0] == 1009
+
+
 def test_a_wrong_frame_is_told_before_the_frame_has_ended(play: Play) -> None:
     def script(c: Connection) -> None:
         c.handshake()
