@@ -176,10 +176,16 @@ class Session:
         Raises:
             ValueError: The code or the reason is not allowed.
         """
-        self.ws.close(code, reason)
         with self._changed:
-            self._close_called = self._closed is None
+            self._close_called = self._closed is None  # before the close event of this very close can come
+        try:
+            self.ws.close(code, reason)
+        except ValueError:
+            self._close_called = False
+            raise
+        with self._changed:
             self._done = True
+            self._changed.notify_all()
 
     def finish(self, reader: threading.Thread | None) -> int:
         """Close, and judge.

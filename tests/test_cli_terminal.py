@@ -257,7 +257,7 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
             person.type("/cl\t")
             person.wait_for("/close")
             person.type(" 4002\r")
-            assert person.ends_with() == 0, person.screen
+            assert person.ends_with() == 0
         assert echo_server.next_close() == (4002, "")
 
     def test_a_terminal_that_shows_the_output_of_a_pipe_is_not_controlled_by_it(tmp_path: Path) -> None:

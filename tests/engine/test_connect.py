@@ -19,6 +19,7 @@ from bws.errors import HandshakeError, ProxyError
 from bws.testing import EchoServer
 from tests.conftest import TIMEOUT, Recorder
 from tests.engine.proxy import Proxy, Socks
+from tests.wire.frames import http
 from tests.wire.server import Connection, ScriptedServer
 
 FAILED = [("error", 3), ("close", 3, 1006, "", False)]
@@ -606,9 +607,13 @@ def test_without_python_socks_the_error_says_what_to_install(monkeypatch: pytest
 
 def test_a_failure_is_the_same_with_dispatch() -> None:
     calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-    with ScriptedServer(lambda c: c.request() or c.send(b"HTTP/1.1 404 Not Found\r\n\r\n")) as server:  # type: ignore[func-returns-value]
-        ws = bws.WebSocket(server.url, dispatch=calls.put)
-        recorder = Recorder(ws)
+
+    def script(c: Connection) -> None:
+        c.request()
+        c.send(http("404 Not Found"))
+
+    with ScriptedServer(script) as server:
+        recorder = Recorder(bws.WebSocket(server.url, dispatch=calls.put))
         while len(recorder.entries) < 2:
             calls.get(timeout=TIMEOUT)()
     assert recorder.entries == FAILED

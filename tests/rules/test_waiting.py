@@ -97,8 +97,8 @@ def test_any_number_of_threads_may_wait(mode: Mode) -> None:
     results: list[bool] = []
 
     def wait() -> None:
-        results.append(ws.wait_open(TIMEOUT))
-        results.append(ws.wait_closed(TIMEOUT))
+        results.append(ws.wait_open())
+        results.append(ws.wait_closed())
 
     gate = threading.Event()
     with ScriptedServer(lambda c: c.handshake(then=close_frame()), gate=gate) as server:

@@ -37,7 +37,7 @@ def test_a_frame_is_made_of_the_bytes_it_should(made: bytes, wire: str) -> None:
 
 def test_messages_go_both_ways_and_are_noted() -> None:
     with ScriptedServer(Connection.echo) as server:
-        with connect(server.url + "path?q=1", compression=None, proxy=None) as ws:
+        with connect(server.url + "path?q=1", compression=None) as ws:
             ws.send("hé")
             ws.send([b"in ", b"parts"])
             ws.ping(b"alive?").wait(5)
@@ -53,7 +53,7 @@ def test_messages_go_both_ways_and_are_noted() -> None:
 
 def test_over_tls_it_is_the_same() -> None:
     with ScriptedServer(Connection.echo, tls=LOOPBACK) as server:
-        with connect(server.url, ssl=server.ssl_context, proxy=None) as ws:
+        with connect(server.url, ssl=server.ssl_context) as ws:
             ws.send("hi")
             assert ws.recv(5) == "hi"
         assert server.result().close == (1000, "")
@@ -66,7 +66,7 @@ def test_a_server_that_closes_sees_the_answer() -> None:
         c.close(4321, "bye")
 
     with ScriptedServer(script) as server:
-        with connect(server.url, proxy=None) as ws:
+        with connect(server.url) as ws:
             assert ws.recv(5) == "hello"
             with pytest.raises(ConnectionClosedError) as caught:
                 ws.recv(5)
@@ -90,7 +90,7 @@ def test_an_http_answer_refuses() -> None:
         c.half_close()
 
     with ScriptedServer(script) as server:
-        with pytest.raises(InvalidStatus) as caught, connect(server.url, proxy=None):
+        with pytest.raises(InvalidStatus) as caught, connect(server.url):
             pass
         assert caught.value.response.status_code == 404
         assert server.result().raw == b""
@@ -121,7 +121,7 @@ def test_a_script_waits_for_the_test_and_tells_whether_something_came() -> None:
         c.read_until(TEXT)
         seen.append(True)
 
-    with ScriptedServer(script) as server, connect(server.url, proxy=None) as ws:
+    with ScriptedServer(script) as server, connect(server.url) as ws:
         assert looked.wait(5)
         ws.send("x")
         sent.set()
@@ -153,4 +153,4 @@ def test_no_thread_is_left_even_if_the_client_never_ends(tls: tuple[str, ...]) -
         server.wait_connected(3)
     for client in clients:
         client.close()
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before

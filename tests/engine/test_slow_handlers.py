@@ -1,0 +1,739 @@
+"""While handlers are slow: the connection lives, memory is bounded, nothing is lost. And keep-alive."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import select
+import struct
+import sys
+import threading
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import bws
+from tests.conftest import TIMEOUT, Mode, Recorder
+from tests.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame
+from tests.wire.server import Connection, ScriptedServer
+
+MIB = 1 << 20
+Call = Callable[[], None]
+
+
+class Hold:
+    """A handler of messages that blocks until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.entered, self.release, self.left = threading.Event(), threading.Event(), threading.Event()
+        self.data: list[Any] = []
+
+    def __call__(self, evt: bws.MessageEvent) -> None:
+        self.data.append(evt.data)
+        self.entered.set()
+        assert self.release.wait(TIMEOUT)
+        self.left.set()
+
+    @property
+    def blocks(self) -> bool:
+        """Whether it is inside."""
+        return self.entered.is_set() and not self.left.is_set()
+
+
+@pytest.fixture
+def hold() -> Iterator[Hold]:
+    """One that does not outlive the test."""
+    it = Hold()
+    yield it
+    it.release.set()
+
+
+# -- the connection lives
+
+
+@pytest.mark.parametrize("tls", [(), ("127.0.0.1",)], ids=["tcp", "tls"])
+def test_pings_are_answered_while_a_handler_blocks(hold: Hold, tls: tuple[str, ...]) -> None:
+    answered = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake(then=frame(TEXT, "block"))
+        c.wait_for(hold.entered)
+        for n in range(3):
+            c.send(frame(PING, str(n)))
+            c.read_until(PONG)
+        answered.set()
+
+    with ScriptedServer(script, tls=tls) as server:
+        ws = bws.WebSocket(server.url, ssl=server.ssl_context if tls else None)
+        ws.bind("message", hold)
+        assert answered.wait(TIMEOUT)
+        assert hold.blocks
+        hold.release.set()
+        ws.close()
+        assert ws.wait_closed(TIMEOUT)
+        assert server.result().pongs == [b"0", b"1", b"2"]
+
+
+@pytest.mark.parametrize("tls", [(), ("127.0.0.1",)], ids=["tcp", "tls"])
+@pytest.mark.parametrize("where", ["in the handler", "outside"])
+def test_what_is_queued_goes_out_while_a_handler_blocks(hold: Hold, tls: tuple[str, ...], where: str) -> None:
+    flushed: list[bool] = []
+    payload = bytes(range(256)) * (8 * 4096)  # 8 MiB, more than the operating system takes
+
+    def send() -> None:
+        for _ in range(2):
+            ws.send(payload)
+        assert ws.bufferedAmount > 0
+        reading.set()
+        flushed.append(ws.flush(TIMEOUT))
+
+    def handler(evt: bws.MessageEvent) -> None:
+        if where == "in the handler":
+            send()
+        hold(evt)
+
+    reading = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake(then=frame(TEXT, "block"))
+        c.wait_for(reading)
+
+    with ScriptedServer(script, tls=tls, receive_buffer=65536) as server:
+        ws = bws.WebSocket(server.url, ssl=server.ssl_context if tls else None)
+        ws.bind("message", handler)
+        assert hold.entered.wait(TIMEOUT)
+        if where == "outside":
+            send()
+        assert flushed == [True]
+        assert ws.bufferedAmount == 0
+        assert hold.blocks
+        hold.release.set()
+        ws.close()
+        assert ws.wait_closed(TIMEOUT)
+        assert server.result().messages == [payload] * 2
+
+
+def test_the_peers_close_is_answered_while_a_handler_blocks(hold: Hold) -> None:
+    answered = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake(then=frame(TEXT, "block"))
+        c.wait_for(hold.entered)
+        c.close(3001, "bye")
+        c.read_until(CLOSE)
+        answered.set()
+
+    with ScriptedServer(script) as server:
+        recorder = Recorder(bws.WebSocket(server.url), {"message": lambda _, evt: hold(evt)})
+        assert answered.wait(TIMEOUT)
+        assert hold.blocks
+        assert recorder.ws.readyState == 1  # it changes when the close event's handlers run
+        hold.release.set()
+        assert recorder.closed() == [("open", 1), ("message", 1, "block"), ("close", 3, 3001, "bye", True)]
+        assert server.result().close == (3001, "bye")
+
+
+def test_close_in_a_handler_completes_on_the_wire_before_the_handler_returns(hold: Hold) -> None:
+    def handler(r: Recorder, evt: bws.MessageEvent) -> None:
+        r.ws.send("last")
+        r.ws.close(3000, "enough")
+        hold(evt)
+
+    with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "block") + frame(TEXT, "dropped"))) as server:
+        recorder = Recorder(bws.WebSocket(server.url), {"message": handler})
+        seen = server.result()  # TCP has ended
+        assert hold.blocks
+        assert (seen.messages, seen.close, seen.end) == (["last"], (3000, "enough"), "eof")
+        assert recorder.ws.readyState == 2
+        hold.release.set()
+        assert recorder.closed()[1:] == [("message", 1, "block"), ("close", 3, 3000, "enough", True)]
+
+
+def test_messages_that_come_meanwhile_are_delivered_in_order(hold: Hold) -> None:
+    arrived = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake(then=frame(TEXT, "0"))
+        c.wait_for(hold.entered)
+        for n in range(1, 1000):
+            c.send_text(str(n))
+        c.send(frame(PING))
+        c.read_until(PONG)
+        c.close(1000)
+        c.read_until(CLOSE)
+        arrived.set()
+
+    with ScriptedServer(script) as server:
+        recorder = Recorder(bws.WebSocket(server.url), {"message": lambda _, evt: hold(evt)})
+        assert arrived.wait(TIMEOUT)
+        assert hold.data == ["0"]
+        hold.release.set()
+        recorder.closed()
+    assert recorder.data == [str(n) for n in range(1000)]
+    assert recorder.entries[-1] == ("close", 3, 1000, "", True)
+    assert len(recorder.threads) == 1
+
+
+def test_a_lost_connection_is_noted_after_the_handler(hold: Hold) -> None:
+    def script(c: Connection) -> None:
+        c.handshake(then=frame(TEXT, "block"))
+        c.wait_for(hold.entered)
+        c.send_text("behind")
+        c.reset()
+
+    with ScriptedServer(script) as server:
+        recorder = Recorder(bws.WebSocket(server.url), {"message": lambda _, evt: hold(evt)})
+        server.result()
+        hold.release.set()
+        assert recorder.closed()[-1] == ("close", 3, 1006, "", False)
+
+
+def test_many_blocked_sockets_are_all_served(hold: Hold) -> None:
+    count = 20
+    all_in = threading.Event()
+    entered, answered = (threading.Semaphore(0) for _ in range(2))
+
+    def script(c: Connection) -> None:
+        c.handshake(then=frame(TEXT, "block"))
+        c.wait_for(all_in)
+        c.send(frame(PING, "alive?"))
+        c.read_until(PONG)
+        answered.release()
+
+    def handler(evt: bws.MessageEvent) -> None:
+        entered.release()
+        hold(evt)
+
+    with ScriptedServer(script) as server:
+        sockets = [bws.WebSocket(server.url) for _ in range(count)]
+        for ws in sockets:
+            ws.bind("message", handler)
+        assert all(entered.acquire(timeout=TIMEOUT) for _ in sockets)
+        all_in.set()
+        assert all(answered.acquire(timeout=TIMEOUT) for _ in sockets)
+        assert hold.blocks
+        hold.release.set()
+        for ws in sockets:
+            ws.close()
+        assert all(ws.wait_closed(TIMEOUT) for ws in sockets)
+
+
+@pytest.mark.parametrize("type", ["open", "close"])
+def test_other_handlers_may_be_slow_too(type: str) -> None:
+    inside, go_on, answered = (threading.Event() for _ in range(3))
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        if type == "open":
+            c.wait_for(inside)
+            c.send(frame(PING, "alive?"))
+            c.read_until(PONG)
+        c.close(1000)
+        c.read_until(CLOSE)
+        answered.set()
+
+    def handler(r: Recorder, _: Any) -> None:
+        inside.set()
+        assert go_on.wait(TIMEOUT)
+
+    with ScriptedServer(script) as server:
+        recorder = Recorder(bws.WebSocket(server.url), {type: handler})
+        assert inside.wait(TIMEOUT)
+        assert answered.wait(TIMEOUT)
+        assert not recorder.ws.wait_closed(0)
+        go_on.set()
+        assert recorder.closed() == [("open", 1), ("close", 3, 1000, "", True)]
+
+
+# -- memory is bounded
+
+
+class Flood:
+    """A script that pushes numbered messages, and tells when they are not taken any more."""
+
+    def __init__(self, total: int, size: int = 65536) -> None:
+        self.stalled, self.sent, self.count = threading.Event(), 0, total // size
+        self._body = bytes(size - 8)
+
+    def __call__(self, c: Connection) -> None:
+        c.handshake()
+        for n in range(self.count):
+            view = memoryview(frame(BINARY, struct.pack("!Q", n) + self._body))
+            while view:
+                if not select.select([], [c.sock], [], 0.5)[1]:
+                    self.stalled.set()
+                    continue
+                done = c.sock.send(view)
+                self.sent += done
+                view = view[done:]
+        c.close(1000, "all")
+
+    def check(self, recorder: Recorder) -> None:
+        """Everything came, in order."""
+        assert recorder.entries[-1] == ("close", 3, 1000, "all", True)
+        assert [struct.unpack_from("!Q", data)[0] for data in recorder.data] == list(range(self.count))
+        assert {len(data) for data in recorder.data} == {len(self._body) + 8}
+
+
+def test_a_peer_that_pushes_at_a_blocked_handler_is_stopped_and_nothing_is_lost(hold: Hold) -> None:
+    flood = Flood(200 * MIB)
+    with ScriptedServer(flood) as server:
+        recorder = Recorder(bws.WebSocket(server.url), {"message": lambda _, evt: hold(evt)})
+        assert flood.stalled.wait(TIMEOUT)
+        assert MIB < flood.sent < 64 * MIB
+        hold.release.set()
+        recorder.closed()
+        flood.check(recorder)
+
+
+def test_a_peer_that_pushes_at_an_undrained_queue_is_stopped_and_nothing_is_lost() -> None:
+    flood = Flood(200 * MIB)
+    calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
+    with ScriptedServer(flood) as server:
+        recorder = Recorder(bws.WebSocket(server.url, dispatch=calls.put))
+        assert flood.stalled.wait(TIMEOUT)
+        assert MIB < flood.sent < 64 * MIB
+        assert recorder.entries == []
+        while not recorder.of("close"):
+            calls.get(timeout=TIMEOUT)()
+        flood.check(recorder)
+
+
+@pytest.mark.parametrize("dispatched", [False, True])
+def test_small_messages_are_bounded_by_their_number(hold: Hold, dispatched: bool) -> None:
+    count = 60_000
+    calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
+    looked, stopped = threading.Event(), False
+
+    def script(c: Connection) -> None:
+        nonlocal stopped
+        c.handshake(then=frame(TEXT, "0"))
+        if not dispatched:
+            c.wait_for(hold.entered)
+        c.send(b"".join(frame(TEXT, str(n)) for n in range(1, count)) + frame(PING))
+        stopped = not select.select([c.sock], [], [], 0.5)[0]
+        looked.set()
+        c.read_until(PONG)
+        c.close(1000)
+
+    got: list[str] = []
+
+    def handler(evt: bws.MessageEvent) -> None:
+        got.append(evt.data)
+        if len(got) == 1 and not dispatched:
+            hold(evt)
+
+    with ScriptedServer(script) as server:
+        ws = bws.WebSocket(server.url, dispatch=calls.put if dispatched else None)
+        ws.bind("message", handler)
+        assert looked.wait(TIMEOUT)
+        assert stopped  # it did not read as far as the ping
+        hold.release.set()
+        while dispatched and len(got) < count:
+            calls.get(timeout=TIMEOUT)()
+        server.result()
+        ws.close()
+        while dispatched and ws.readyState != 3:
+            calls.get(timeout=TIMEOUT)()
+        assert ws.wait_closed(TIMEOUT)
+    assert got == [str(n) for n in range(count)]
+
+
+@pytest.mark.parametrize("dispatched", [False, True])
+def test_what_compresses_well_is_counted_as_it_is_in_memory(hold: Hold, dispatched: bool) -> None:
+    count = 200  # MiB in memory, 200 KiB on the wire
+    peer = zlib.compressobj(wbits=-15)
+    packed = (peer.compress(bytes(MIB)) + peer.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
+    sent, closed = threading.Event(), threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake("Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover")
+        c.send_text("block")
+        if not dispatched:
+            c.wait_for(hold.entered)
+        c.send(frame(BINARY, packed, rsv=4) * count)
+        sent.set()
+        c.close(1000)
+
+    got: list[int] = []
+
+    def handler(evt: bws.MessageEvent) -> None:
+        got.append(len(evt.data))
+        if len(got) == 1 and not dispatched:
+            hold(evt)
+
+    tracemalloc.start()
+    try:
+        with ScriptedServer(script) as server:
+            ws = bws.WebSocket(server.url, dispatch=calls.put if dispatched else None)
+            ws.bind("message", handler)
+            ws.bind("close", closed.set)
+            assert sent.wait(TIMEOUT)
+            peak = -1
+            while peak != (now := tracemalloc.get_traced_memory()[1]):
+                peak = now
+                threading.Event().wait(0.3)
+            hold.release.set()
+            while dispatched and not closed.is_set():
+                calls.get(timeout=TIMEOUT)()
+            assert ws.wait_closed(TIMEOUT)
+            peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert got == [5] + [MIB] * count
+    # The high-water mark is 16 MiB; one recv() may inflate to 64 more.
+    assert peak < 150 * MIB
+
+
+@pytest.mark.parametrize("size", [17 * MIB, 40 * MIB])
+def test_a_message_above_the_high_water_mark_arrives(mode: Mode, size: int) -> None:
+    with ScriptedServer(lambda c: c.handshake(then=frame(BINARY, bytes(size)) + close_frame())) as server:
+        recorder = Recorder(mode.open(server.url))
+        recorder.closed()
+    assert [len(data) for data in recorder.data] == [size]
+
+
+def test_control_frames_are_read_however_many_there_are(mode: Mode) -> None:
+    def script(c: Connection) -> None:
+        c.handshake()
+        for _ in range(180):
+            c.send(frame(PONG, b"x" * 125) * 1000)
+        c.close(1000)
+
+    with ScriptedServer(script) as server:
+        assert Recorder(mode.open(server.url)).closed() == [("open", 1), ("close", 3, 1000, "", True)]
+
+
+def test_a_peer_that_pings_and_does_not_read_fills_no_memory() -> None:
+    stalled = threading.Event()
+    sent = 0
+
+    def script(c: Connection) -> None:
+        nonlocal sent
+        c.handshake()
+        data = frame(PING, b"x" * 125) * 500
+        while not stalled.is_set():
+            if select.select([], [c.sock], [], 0.5)[1]:
+                sent += c.sock.send(data)
+            else:
+                stalled.set()
+
+    with ScriptedServer(script) as server:
+        ws = bws.WebSocket(server.url, close_timeout=0.2)
+        assert stalled.wait(TIMEOUT)
+        assert sent < 64 * MIB
+        ws.close()
+        assert ws.wait_closed(TIMEOUT)
+
+
+# -- dispatch
+
+
+def test_a_hundred_thousand_small_messages_take_few_calls() -> None:
+    count = 100_000
+    calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
+    numbers: list[str] = []
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.send(b"".join(frame(TEXT, str(n)) for n in range(count)))
+        c.close(1000)
+
+    with ScriptedServer(script) as server:
+        ws = bws.WebSocket(server.url, dispatch=calls.put)
+        closed = threading.Event()
+        ws.bind("message", lambda evt: numbers.append(evt.data))
+        ws.bind("close", closed.set)
+        handed_over = 0
+        while not closed.is_set():
+            calls.get(timeout=TIMEOUT)()
+            handed_over += 1
+    assert numbers == [str(n) for n in range(count)]
+    assert handed_over <= count // 4
+
+
+def test_a_slow_handler_gives_the_loop_its_turn() -> None:
+    calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
+    with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "x") * 40 + close_frame())) as server:
+        recorder = Recorder(
+            bws.WebSocket(server.url, dispatch=calls.put), {"message": lambda *_: threading.Event().wait(0.005)}
+        )
+        turns = 0
+        while not recorder.of("close"):
+            calls.get(timeout=TIMEOUT)()
+            turns += 1
+    assert turns >= 5
+    assert len(recorder.data) == 40
+
+
+def test_a_dispatch_that_runs_things_at_once_gets_no_deeper_with_every_slice() -> None:
+    depths = []
+
+    def depth(*_: object) -> None:
+        frame, deep = sys._getframe(), 0
+        while frame.f_back is not None:
+            frame, deep = frame.f_back, deep + 1
+        depths.append(deep)
+        threading.Event().wait(0.005)
+
+    with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "x") * 80 + close_frame())) as server:
+        recorder = Recorder(bws.WebSocket(server.url, dispatch=lambda call: call()), {"message": depth})
+        recorder.closed()
+    assert len(depths) == 80
+    assert max(depths) - min(depths) < 20
+
+
+@pytest.mark.parametrize("when", ["before open", "after open"])
+def test_when_the_loop_is_gone_the_server_hears_1001(when: str) -> None:
+    gone, opened = threading.Event(), threading.Event()
+    handlers: list[str] = []
+
+    def dispatch(call: Call) -> None:
+        if gone.is_set():
+            raise RuntimeError("Event loop is closed")
+        call()
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.wait_for(gone)
+        c.send_text("nobody is there")
+
+    with ScriptedServer(script) as server:
+        if when == "before open":
+            gone.set()
+        ws = bws.WebSocket(server.url, dispatch=dispatch)
+        ws.bind("open", opened.set)
+        if when == "after open":
+            assert opened.wait(TIMEOUT)
+            gone.set()
+        for type in ("message", "error", "close"):
+            ws.bind(type, lambda evt: handlers.append(evt.type))
+        assert ws.wait_closed(TIMEOUT)
+        assert ws.readyState == 3
+        assert server.result().close == (1001, "")
+    assert handlers == []
+    assert opened.is_set() == (when == "after open")
+
+
+class Full:
+    """A dispatch whose queue is full at every second try."""
+
+    def __init__(self, pattern: str = "10") -> None:
+        self.calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        self._pattern = itertools.cycle(pattern)
+        self.refused = 0
+
+    def __call__(self, call: Call) -> None:
+        if next(self._pattern) == "1":
+            self.refused += 1
+            raise queue.Full
+        self.calls.put(call)
+
+    def run(self, until: Callable[[], object]) -> None:
+        while not until():
+            self.calls.get(timeout=TIMEOUT)()
+
+
+@pytest.mark.parametrize("pattern", ["10", "01", "1110", "0001111"])
+def test_a_queue_that_is_full_now_and_then_loses_nothing(pattern: str) -> None:
+    dispatch = Full(pattern)
+    texts = [str(n) for n in range(60)]
+
+    def script(c: Connection) -> None:
+        c.handshake(then=b"".join(frame(TEXT, text) for text in texts[:30]))
+        for text in texts[30:]:
+            c.send_text(text)
+        c.close(1000, "done")
+
+    with ScriptedServer(script) as server:
+        recorder = Recorder(
+            bws.WebSocket(server.url, dispatch=dispatch), {"message": lambda *_: threading.Event().wait(0.003)}
+        )
+        server.result()  # the network's thread has nothing more to do
+        dispatch.run(lambda: recorder.of("close"))
+    assert recorder.data == texts
+    assert recorder.entries[-1] == ("close", 3, 1000, "done", True)
+    assert dispatch.refused > 2
+
+
+def test_held_events_survive_a_full_queue() -> None:
+    dispatch = Full("0")
+    got: list[str] = []
+    with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "held") + close_frame())) as server:
+        ws = bws.WebSocket(server.url, dispatch=dispatch)
+        dispatch.run(lambda: ws.readyState == 3)
+        server.result()
+        dispatch._pattern = itertools.cycle("1110")
+        ws.bind("message", lambda evt: got.append(evt.data))
+        dispatch.run(lambda: got)
+        ws.bind("close", lambda evt: got.append(evt.code))
+        dispatch.run(lambda: len(got) == 2)
+    assert got == ["held", 1005]
+    assert dispatch.refused == 6
+
+
+# -- keep-alive
+
+
+def test_a_peer_that_is_silent_ends_at_ping_timeout(mode: Mode) -> None:
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.drain()
+
+    with ScriptedServer(script) as server:
+        start = time.monotonic()
+        recorder = Recorder(mode.open(server.url, ping_interval=0.1, ping_timeout=0.2))
+        assert recorder.closed() == [("open", 1), ("error", 3), ("close", 3, 1006, "", False)]
+        assert time.monotonic() - start > 0.29
+        assert isinstance(recorder.error, TimeoutError)
+        assert "ping_timeout=0.2 s" in str(recorder.error)
+        assert len(server.result().pings) >= 1
+
+
+def test_a_peer_that_talks_is_alive_even_if_it_answers_no_ping() -> None:
+    def script(c: Connection) -> None:
+        c.handshake()
+        for _ in range(40):
+            c.send_text("talk")
+            c.pause(0.05)
+        c.close(1000)
+
+    with ScriptedServer(script) as server:
+        recorder = Recorder(bws.WebSocket(server.url, ping_interval=0.05, ping_timeout=1.0))
+        recorder.closed()
+        assert recorder.entries[-1] == ("close", 3, 1000, "", True)
+        assert len(recorder.data) == 40
+        assert len(server.result().pings) > 5
+
+
+def test_a_peer_that_answers_pings_is_alive() -> None:
+    def script(c: Connection) -> None:
+        c.handshake()
+        for _ in range(5):
+            c.send(frame(PONG, c.read_until(PING).payload))
+        c.close(1000)
+
+    with ScriptedServer(script) as server:
+        recorder = Recorder(bws.WebSocket(server.url, ping_interval=0.05, ping_timeout=5))
+        assert recorder.closed() == [("open", 1), ("close", 3, 1000, "", True)]
+
+
+def test_ping_interval_alone_pings_and_never_gives_up() -> None:
+    def script(c: Connection) -> None:
+        c.handshake()
+        for _ in range(5):
+            c.read_until(PING)
+        c.close(1000)
+
+    with ScriptedServer(script) as server:
+        assert Recorder(bws.WebSocket(server.url, ping_interval=0.02)).closed()[-1] == ("close", 3, 1000, "", True)
+
+
+def test_keep_alive_goes_on_while_a_handler_blocks(hold: Hold) -> None:
+    kept_alive = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake(then=frame(TEXT, "block"))
+        c.wait_for(hold.entered)
+        for _ in range(10):
+            c.send(frame(PONG, c.read_until(PING).payload))
+        kept_alive.set()
+
+    with ScriptedServer(script) as server:
+        recorder = Recorder(
+            bws.WebSocket(server.url, ping_interval=0.05, ping_timeout=2), {"message": lambda _, evt: hold(evt)}
+        )
+        assert kept_alive.wait(TIMEOUT)
+        assert hold.blocks
+        hold.release.set()
+        recorder.ws.close()
+        assert recorder.closed()[-1][2:] == (1005, "", True)
+
+
+def test_a_peer_is_not_given_up_while_it_is_we_who_do_not_read(hold: Hold) -> None:
+    flood = Flood(64 * MIB)
+    with ScriptedServer(flood) as server:
+        ws = bws.WebSocket(server.url, ping_interval=0.05, ping_timeout=0.3)
+        recorder = Recorder(ws, {"message": lambda _, evt: hold(evt)})
+        assert flood.stalled.wait(TIMEOUT)  # for longer than ping_timeout
+        hold.release.set()
+        recorder.closed()
+        flood.check(recorder)
+
+
+# -- ping()
+
+
+def test_a_ping_has_its_payload_and_its_callback_the_time(mode: Mode) -> None:
+    times: list[float] = []
+    threads: set[threading.Thread] = set()
+
+    def callback(seconds: float) -> None:
+        times.append(seconds)
+        threads.add(threading.current_thread())
+        recorder.note("pong", len(times))
+
+    with ScriptedServer(Connection.handshake) as server:
+        recorder = Recorder(mode.open(server.url))
+        recorder.wait_for("open")
+        payloads = [b"", b"one", bytes(range(125)), b"one"]
+        for payload in payloads:
+            recorder.ws.ping(payload, callback)
+        recorder.ws.ping(memoryview(b"nobody asks"))
+        recorder.wait_for("pong", 4)
+        recorder.ws.close()
+        recorder.closed()
+        assert server.result().pings == [*payloads, b"nobody asks"]
+    assert all(0 < seconds < TIMEOUT for seconds in times)
+    assert all(map(mode.is_handler_thread, threads))
+
+
+def test_a_pong_answers_the_pings_before_it_too_and_others_mean_nothing(mode: Mode) -> None:
+    def script(c: Connection) -> None:
+        c.handshake()
+        for _ in range(3):
+            c.read_until(PING)
+        for payload in ("unknown", "2", "1", "2", "", "3"):
+            c.send(frame(PONG, payload))
+        c.close(1000)
+
+    with ScriptedServer(script) as server:
+        recorder = Recorder(mode.open(server.url))
+        recorder.wait_for("open")
+        for payload in (b"1", b"2", b"3"):
+            recorder.ws.ping(payload, lambda seconds, payload=payload: recorder.note("pong", payload))  # type: ignore[misc]
+        recorder.closed()
+    assert recorder.of("pong") == [("pong", b"1"), ("pong", b"2"), ("pong", b"3")]
+
+
+def test_a_callback_that_raises_is_reported_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+
+    def callback(seconds: float) -> None:
+        raise ValueError("from a callback")
+
+    with ScriptedServer(Connection.echo) as server:
+        recorder = Recorder(bws.WebSocket(server.url), {"message": lambda r, _: r.ws.close(1000)})
+        recorder.wait_for("open")
+        recorder.ws.ping(b"", callback)
+        recorder.ws.send("after")
+        assert recorder.closed()[1:] == [("message", 1, "after"), ("close", 3, 1000, "", True)]
+    assert [str(args.exc_value) for args in raised] == ["from a callback"]
+
+
+def test_a_ping_after_close_is_dropped(mode: Mode) -> None:
+    with ScriptedServer(Connection.handshake) as server:
+        recorder = Recorder(mode.open(server.url))
+        recorder.wait_for("open")
+        recorder.ws.close()
+        recorder.ws.ping(b"late", lambda seconds: recorder.note("pong"))
+        recorder.closed()
+        recorder.ws.ping(b"later", lambda seconds: recorder.note("pong"))
+        assert server.result().pings == []
+    assert recorder.of("pong") == []

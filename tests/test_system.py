@@ -1,0 +1,313 @@
+"""What differs between operating systems: each variant is tested wherever it can run."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from bws import _system
+from tests.conftest import TIMEOUT, run_python
+
+VARIANTS = ["this system's", "a system without poll and eventfd"]
+
+
+@pytest.fixture(params=VARIANTS)
+def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module as it is on this system, and as it is on one like Windows."""
+    if request.param == VARIANTS[0]:
+        return _system
+    monkeypatch.delattr(select, "poll", raising=False)
+    monkeypatch.delattr(os, "eventfd", raising=False)
+    monkeypatch.setattr(sys, "platform", "win32")
+    spec = importlib.util.spec_from_file_location("bws._system_elsewhere", _system.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.Poller is not _system.Poller or not hasattr(select, "poll")
+    return module
+
+
+@pytest.fixture
+def waker(system: ModuleType) -> Iterator[Any]:
+    """One that is closed again."""
+    it = system.Waker()
+    yield it
+    it.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of a TCP connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        one = socket.create_connection(listener.getsockname(), TIMEOUT)
+        other, _ = listener.accept()
+    with one, other:
+        yield one, other
+
+
+def is_set(waker: Any) -> bool:
+    return bool(select.select([waker], [], [], 0)[0])
+
+
+# -- the waker
+
+
+def test_a_waker_is_readable_between_wake_and_clear(waker: Any) -> None:
+    for _ in range(3):
+        assert not is_set(waker)
+        waker.wake()
+        waker.wake()
+        assert is_set(waker)
+        waker.clear()
+        waker.clear()
+    assert not is_set(waker)
+
+
+def test_a_waker_gives_its_descriptors_back_and_may_be_woken_afterwards(system: ModuleType) -> None:
+    waker = system.Waker()
+    fd = waker.fileno()
+    assert fd >= 0
+    waker.wake()
+    for _ in range(2):
+        waker.close()
+        waker.wake()
+        waker.clear()
+        assert waker.fileno() == -1
+    with pytest.raises(OSError, match=r"."):
+        os.fstat(fd)
+
+
+def test_a_waker_can_be_forgotten_while_another_thread_holds_its_lock(system: ModuleType) -> None:
+    waker = system.Waker()
+    waker._lock.acquire()  # as another thread of the parent may have at a fork
+    waker.forget()
+    assert waker.fileno() == -1
+    waker.wake()
+
+
+def test_a_waker_may_be_woken_from_many_threads(waker: Any) -> None:
+    threads = [threading.Thread(target=lambda: [waker.wake() for _ in range(500)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(500):
+        waker.clear()
+    for thread in threads:
+        thread.join(TIMEOUT)
+    waker.wake()
+    assert is_set(waker)
+    waker.clear()
+    assert not is_set(waker)
+
+
+# -- the poller
+
+
+def test_a_poller_waits_for_the_waker_without_a_socket(system: ModuleType, waker: Any) -> None:
+    poller = system.Poller(waker)
+    assert poller.wait(-1, False, False, 0) == (False, False, False)
+    waker.wake()
+    assert poller.wait(-1, False, False, None) == (False, False, True)
+    waker.clear()
+    assert poller.wait(-1, False, False, -5) == (False, False, False)
+
+
+def test_a_poller_tells_what_was_asked_for(
+    system: ModuleType, waker: Any, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    one, other = pair
+    poller = system.Poller(waker)
+    fd = one.fileno()
+    assert poller.wait(fd, True, False, 0) == (False, False, False)
+    assert poller.wait(fd, True, True, None) == (False, True, False)
+    other.sendall(b"x")
+    assert poller.wait(fd, True, False, TIMEOUT) == (True, False, False)
+    assert poller.wait(fd, True, True, TIMEOUT) == (True, True, False)
+    assert poller.wait(fd, False, True, TIMEOUT) == (False, True, False)
+    waker.wake()
+    assert poller.wait(fd, False, False, TIMEOUT) == (False, False, True)
+    assert poller.wait(fd, True, False, TIMEOUT) == (True, False, True)
+    waker.clear()
+    one.recv(1)
+    assert poller.wait(fd, True, False, 0) == (False, False, False)
+
+
+def test_a_poller_follows_from_one_socket_to_another(
+    system: ModuleType, waker: Any, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    one, other = pair
+    poller = system.Poller(waker)
+    one.sendall(b"x")
+    assert poller.wait(one.fileno(), True, False, 0) == (False, False, False)
+    assert poller.wait(other.fileno(), True, False, TIMEOUT) == (True, False, False)
+    assert poller.wait(-1, False, False, 0) == (False, False, False)
+    assert poller.wait(other.fileno(), True, False, TIMEOUT) == (True, False, False)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_connection_that_hung_up_does_not_wake_who_asks_for_nothing(
+    system: ModuleType, waker: Any, pair: tuple[socket.socket, socket.socket], first: bool
+) -> None:
+    one, other = pair
+    poller = system.Poller(waker)
+    if not first:
+        poller.wait(one.fileno(), True, False, 0)
+    other.close()
+    one.shutdown(socket.SHUT_WR)
+    select.select([one], [], [], TIMEOUT)
+    for _ in range(2):
+        start = time.monotonic()
+        assert poller.wait(one.fileno(), False, False, 0.05) == (False, False, False)
+        assert time.monotonic() - start > 0.04
+    assert poller.wait(one.fileno(), True, False, TIMEOUT) == (True, False, False)
+
+
+# -- waiting
+
+
+@pytest.mark.parametrize("notified", [True, False])
+def test_waiting_for_a_condition_ends_with_it_or_in_time(system: ModuleType, notified: bool) -> None:
+    condition = threading.Condition()
+    done: list[bool] = []
+
+    def finish() -> None:
+        with condition:
+            done.append(True)
+            if notified:
+                condition.notify_all()
+
+    timer = threading.Timer(0.02, finish)
+    with condition:
+        assert system.wait_for(condition, lambda: True, 0)
+        assert not system.wait_for(condition, lambda: False, 0)
+        start = time.monotonic()
+        assert not system.wait_for(condition, lambda: False, 0.06)
+        assert 0.05 < time.monotonic() - start < TIMEOUT
+        timer.start()
+        # Not notified, it looks again when a slice of the time is up.
+        if notified or system.WINDOWS:
+            assert system.wait_for(condition, lambda: bool(done), TIMEOUT)
+    timer.join()
+    assert done == [True]
+
+
+def test_where_waiting_cannot_be_interrupted_it_is_cut_into_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_system, "WINDOWS", True)
+    condition = threading.Condition()
+    looks: list[float] = []
+
+    def look() -> bool:
+        looks.append(time.monotonic())
+        return len(looks) > 4
+
+    with condition:
+        assert _system.wait_for(condition, look, None)
+    assert all(after - before < 5 for before, after in itertools.pairwise(looks))
+
+
+# -- options and proxies
+
+
+def test_every_keepalive_option_is_one_of_this_system(pair: tuple[socket.socket, socket.socket]) -> None:
+    for level, name, value in _system.KEEPALIVE:
+        pair[0].setsockopt(level, name, value)
+        assert pair[0].getsockopt(level, name) != 0
+    assert (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1) in _system.KEEPALIVE
+
+
+def test_what_this_system_does_not_know_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE", "TCP_KEEPINTVL", "TCP_KEEPCNT"):
+        monkeypatch.delattr(socket, name, raising=False)
+    assert _system._keepalive() == [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    monkeypatch.setattr(socket, "TCP_KEEPALIVE", 16, raising=False)  # macOS
+    assert _system._keepalive()[1:] == [(socket.IPPROTO_TCP, 16, 30)]
+
+
+@pytest.mark.parametrize(
+    ("platform", "variable", "possible"),
+    [
+        ("linux", None, False),
+        ("linux", "http_proxy", True),
+        ("linux", "ALL_PROXY", True),
+        ("darwin", None, True),
+        ("win32", None, True),
+    ],
+)
+def test_a_proxy_is_possible_where_one_can_be_configured(
+    platform: str, variable: str | None, possible: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(sys, "platform", platform)
+    if variable is not None:
+        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    assert _system.proxy_possible() is possible
+
+
+def test_closing_a_descriptor_says_nothing_on_the_wire(pair: tuple[socket.socket, socket.socket]) -> None:
+    one, other = pair
+    copy = one.dup()
+    _system.close_descriptor(copy)
+    assert copy.fileno() == -1
+    one.sendall(b"still there")
+    assert other.recv(100) == b"still there"
+    _system.close_descriptor(copy)  # nothing is left to close
+
+
+ELSEWHERE = """
+import os, select, selectors, sys, threading
+for module, name in ((select, "poll"), (os, "eventfd"), (selectors, "PollSelector")):
+    if hasattr(module, name):
+        delattr(module, name)
+selectors.DefaultSelector = selectors.SelectSelector
+
+import bws
+from bws.testing import EchoServer
+
+assert not hasattr(bws._system.Poller, "_poll")
+with EchoServer() as server:
+    got = []
+    blocked, more = threading.Event(), threading.Event()
+    ws = bws.WebSocket(server.url)
+
+    @ws.bind("message")
+    def on_message(evt):
+        got.append(len(evt.data))
+        if len(got) == 1:
+            ws.send(bytes(5_000_000))       # more than the operating system takes
+            assert ws.flush(10)             # by the thread that stands in for this one
+
+    closed = []
+    ws.bind("close", lambda evt: closed.append((evt.code, evt.wasClean)))
+    assert ws.wait_open(10)
+    ws.send("hello")
+    while len(got) < 2:
+        threading.Event().wait(0.01)
+    ws.close(1000)
+    assert ws.wait_closed(10)
+    print(got, closed)
+
+    refused = bws.WebSocket("ws://127.0.0.1:1/")
+    errors = []
+    refused.bind("error", lambda evt: errors.append(type(evt.error).__name__))
+    assert refused.wait_closed(10)
+    print(errors)
+"""
+
+
+def test_all_of_it_works_on_a_system_without_poll_and_eventfd() -> None:
+    done = run_python(ELSEWHERE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["[5, 5000000] [(1000, True)]", "['ConnectionRefusedError']"]
