@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     results.notes += warnings(wanted, results)
     failures = measure_all(plan, results)
     results.notes += failures
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without a multiplication sign shows a "?"
     print(table.as_text(results))
     full = not (args.quick or args.only or args.clients)
     publish(results, args.out or (PUBLISHED if full else SCRATCH))
@@ -169,11 +171,10 @@ def publish(results: Results, folder: Path) -> None:
     written = [results.save(folder), *charts.draw(results, folder)]
     if folder.resolve() == PUBLISHED and PAGE.exists():
         text = PAGE.read_text(encoding="utf-8")
-        before, _, rest = text.partition(MARKS[0])
-        _, _, after = rest.partition(MARKS[1])
+        before, (_, after) = text.split(MARKS[0])[0], text.split(MARKS[1])
         PAGE.write_text(f"{before}{MARKS[0]}\n\n{table.as_markdown(results)}\n\n{MARKS[1]}{after}", encoding="utf-8")
         written.append(PAGE)
-    say(f"Wrote {len(written)} files, {os.path.relpath(written[0])} the first")
+    say(f"Wrote {len(written)} files, {written[0]} the first")
 
 
 def say(text: str) -> None:

@@ -17,7 +17,7 @@ OVERVIEW = ("rtt", "recv_100B_text", "recv_1M_utf8", "send_64K_bin", "connect", 
 # Pixels.
 WIDTH, MARGIN, GAP = 880, 28, 32
 PANEL = (WIDTH - 2 * MARGIN - GAP) / 2
-NAMES, BARS = 122, 160  # of a panel: the names, and the longest bar
+NAMES, BARS = 136, 146  # of a panel: the names, and the longest bar
 HEAD, PITCH, BAR, BETWEEN = 24, 21, 13, 22
 TOP, FOOT = 66, 40
 CUT = 4  # a bar is cut when it is this many times as long as that of bws: the rest of the panel stays readable
@@ -89,6 +89,7 @@ def chart(title: str, lines: list[Line], results: Results, theme: Theme, mixed: 
         right=WIDTH - MARGIN,
         foot=f"{height - 17:g}",
         where=escape(results.where),
+        twice=times(2),
         panels="\n".join(panels),
     )
 
@@ -123,10 +124,9 @@ def _bar(peer: str, label: str, line: Line, length: float, x: float, middle: flo
         f'<rect class="{kind}" x="{start:g}" y="{middle - BAR / 2:g}" width="{size:.1f}" height="{BAR}" rx="2"/>',
     ]
     if cut:
-        left, top, bottom = start + size - 22, middle - BAR / 2 - 2, middle + BAR / 2 + 2
-        out.append(
-            f'<path class="cut" d="M{left:g} {bottom:g} l5 {top - bottom:g} M{left + 6:g} {bottom:g} l5 {top - bottom:g}"/>'
-        )
+        left, bottom, rise = start + size - 22, middle + BAR / 2 + 2, BAR + 4
+        strokes = " ".join(f"M{left + shift:g} {bottom:g} l5 {-rise:g}" for shift in (0, 6))
+        out.append(f'<path class="cut" d="{strokes}"/>')
     value = f'<tspan class="value {kind}-name">{amount(line.clients[peer].median, line.unit)}</tspan>'
     if by is not None:
         value += f'<tspan class="times" dx="7">{times(by)}</tspan>'
@@ -168,7 +168,7 @@ _PICTURE = """\
 <style>{style}</style>
 <rect class="frame" x="0.5" y="0.5" width="{frame_width}" height="{frame_height}" rx="8"/>
 <text class="heading" x="{margin}" y="37">{title}</text>
-<text class="hint" x="{right}" y="36">shorter is better; 2.00× takes twice as much as bws</text>
+<text class="hint" x="{right}" y="36">shorter is better; {twice} is twice as much as bws</text>
 {panels}
 <text class="where" x="{margin}" y="{foot}">{where}</text>
 </svg>

@@ -25,7 +25,8 @@ def make(kind: str, size: int) -> str | bytes:
 
 def _json(size: int) -> str:
     """Records as an exchange or a sensor sends them; they compress about five times."""
-    chance, records, length = random.Random(1), [], 2
+    chance, length = random.Random(1), 2
+    records: list[dict[str, object]] = []
     while length < size:
         record = {
             "id": len(records),

@@ -33,11 +33,14 @@ PEERS = {
             FEATURES - {"deflate"}, "import websocket",
         ),
         Peer(
-            "websockets", "websockets", "websockets_threads", "websockets", "websockets",
+            "websockets", "websockets, threads", "websockets_threads", "websockets", "websockets",
             FEATURES, "from websockets.sync.client import connect",
         ),
         # its handlers run on the event loop anyway, so nothing is handed to a queue
-        Peer("picows", "picows", "picows_client", "picows", "picows", FEATURES - {"deflate", "queue"}, "import picows"),
+        Peer(
+            "picows", "picows, asyncio", "picows_client", "picows", "picows",
+            FEATURES - {"deflate", "queue"}, "import picows",
+        ),
         Peer("raw_tcp", "raw TCP", "raw_tcp", None, None, frozenset({"tls", "connections", "small"})),
     )
 }  # fmt: skip

@@ -83,7 +83,11 @@ def begin(taking_part: list[peers.Peer], rounds: int, quick: bool) -> Results:
         rounds=rounds,
         quick=quick,
         machine=machine(),
-        versions={peer.key: version for peer in taking_part if (version := peers.version(peer))},
+        versions={
+            peer.key: version
+            for peer in taking_part
+            if "masking" not in peer.features and (version := peers.version(peer))
+        },
         labels={peer.key: peer.label for peer in taking_part},
     )
 

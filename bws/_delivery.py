@@ -16,11 +16,10 @@ from typing import Protocol
 
 from ._engine.interface import Engine, Item
 from ._lifetime import exiting
+from ._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS
 
 __all__ = ["Direct", "Dispatch", "Dispatched"]
 
-HIGH_WATER_ITEMS = 10_000
-HIGH_WATER_BYTES = 16 * 1024 * 1024
 SLICE_ITEMS = 4  # at least so many events a call of dispatch
 SLICE_TIME = 0.008  # s; then the loop behind dispatch gets its turn (a GUI draws 60 times a second)
 
@@ -40,6 +39,9 @@ class Target(Protocol):
     def _deliver_held(self) -> None:
         """Deliver what was held for handlers that are bound now."""
 
+    def _leave(self) -> None:
+        """Close with 1001."""
+
     def _abandon(self) -> None:
         """No handler can be called any more: close the connection."""
 
@@ -47,12 +49,14 @@ class Target(Protocol):
 class Direct:
     """Handlers run on the socket's own thread."""
 
-    __slots__ = ("_late", "_ref")
+    __slots__ = ("_again", "_late", "_lock", "_ref")
 
     def __init__(self, target: Target) -> None:
         # Weak, so that nothing has to wait for the garbage collector: an open socket is kept in _lifetime.
         self._ref = weakref.ref(target)
+        self._lock = threading.Lock()  # guards the two below
         self._late: threading.Thread | None = None  # delivers what is held when the socket's thread has ended
+        self._again = False  # more has been bound meanwhile
 
     def deliver(self, items: Sequence[Item], size: int) -> None:
         target = self._ref()
@@ -74,20 +78,31 @@ class Direct:
         if not over:
             target._engine.wake()
         elif not exiting():
-            self._late = threading.Thread(
-                target=self._deliver_late, args=(target, self._late), name="bws held events", daemon=True
-            )
-            self._late.start()
+            with self._lock:
+                self._again = True
+                if self._late is None:
+                    self._late = threading.Thread(
+                        target=self._deliver_late, args=(target,), name="bws held events", daemon=True
+                    )
+                    self._late.start()
 
-    def _deliver_late(self, target: Target, before: threading.Thread | None) -> None:
-        if before is not None:
-            before.join()  # handlers run one at a time
-        target._deliver_held()
+    def _deliver_late(self, target: Target) -> None:
+        while True:
+            with self._lock:
+                if not self._again:
+                    self._late = None
+                    return
+                self._again = False
+            target._deliver_held()
 
     def on_thread(self) -> bool:
         """Whether the caller runs on the thread that runs the handlers."""
         target = self._ref()
         return (target is not None and target._engine.on_thread()) or threading.current_thread() is self._late
+
+    def forget(self) -> None:
+        """After a fork, in the child."""
+        self._lock = threading.Lock()
 
     def raised(self, exc: BaseException) -> None:
         """Report what a handler let out, as a thread does."""
@@ -102,12 +117,14 @@ class Dispatched:
     """Handlers run where `dispatch` runs what it is given."""
 
     __slots__ = (
+        "_again",
         "_batches",
         "_bytes",
         "_count",
         "_current",
         "_dispatch",
         "_gone",
+        "_inside",
         "_lock",
         "_ref",
         "_scheduled",
@@ -126,6 +143,8 @@ class Dispatched:
         self._scheduled = False
         self._gone = False
         self._thread: int | None = None
+        self._inside: int | None = None  # the thread that is in _drain
+        self._again = False  # _drain was called from inside itself
 
     # -- on the network's thread ------------------------------------------------------------------
 
@@ -169,8 +188,16 @@ class Dispatched:
                 time.sleep(0.005)
                 if exiting():
                     return
+            except SystemExit:
+                # A dispatch that runs what it is given at once, on the network's thread: as without dispatch.
+                target = self._ref()
+                if not patient:
+                    raise
+                if target is not None:
+                    target._leave()
+                return
             except Exception as exc:
-                log.info("dispatch raised %r: its loop is gone, so the connection is closed", exc)
+                log.warning("dispatch raised %r: its loop is gone, so the connection is closed", exc)
                 self._gone = True
                 target = self._ref()
                 if target is not None:
@@ -182,26 +209,45 @@ class Dispatched:
 
     def _drain(self) -> None:
         """Deliver a slice of what waits; schedule itself again if more is left."""
-        self._thread = threading.get_ident()
-        end = time.perf_counter() + SLICE_TIME
+        me = threading.get_ident()
+        if self._inside == me:
+            self._again = True  # dispatch runs what it is given at once: go on below instead of ever deeper
+            return
+        self._inside = self._thread = me
+        leaving: BaseException | None = None
+        try:
+            while True:
+                self._again = False
+                more = True
+                try:
+                    more = self._slice()
+                except BaseException as exc:
+                    leaving = exc  # SystemExit and the like go where the loop sends them; what is left still comes
+                if more:
+                    self._schedule(patient=False)
+                if not self._again:
+                    break
+        finally:
+            if self._inside == me:
+                self._inside = None
+        if leaving is not None:
+            raise leaving
+
+    def _slice(self) -> bool:
+        """Deliver for some milliseconds; whether more is left."""
         target = self._ref()
         if target is None:
-            return
-        try:
-            target._deliver_held()
-            while True:
-                items = tuple(islice(self._current, SLICE_ITEMS))
-                if items:
-                    target._take(items)
-                elif not self._next():
-                    return
-                if time.perf_counter() > end and not self._gone:
-                    break
-        except BaseException:
-            # SystemExit and the like go where the loop sends them; the events that are left still come.
-            self._schedule(patient=False)
-            raise
-        self._schedule(patient=False)
+            return False
+        end = time.perf_counter() + SLICE_TIME
+        target._deliver_held()
+        while True:
+            items = tuple(islice(self._current, SLICE_ITEMS))
+            if items:
+                target._take(items)
+            elif not self._next():
+                return False
+            if time.perf_counter() > end and not self._gone:
+                return True
 
     def _next(self) -> bool:
         """Go to the next batch, if there is one."""
@@ -228,8 +274,19 @@ class Dispatched:
 
     def on_thread(self) -> bool:
         """Whether the caller runs on the thread that runs the handlers, as far as it is known."""
+        loop = getattr(self._dispatch, "__self__", None)
+        asyncio = sys.modules.get("asyncio")
+        if loop is not None and asyncio is not None and asyncio._get_running_loop() is loop:
+            return True
         known = getattr(self._dispatch, "thread_ident", None)
         return threading.get_ident() == (self._thread if known is None else known)
+
+    def forget(self) -> None:
+        """After a fork, in the child: what was handed over comes to nothing."""
+        self._lock = threading.Lock()
+        self._batches.clear()
+        self._current = iter(())
+        self._scheduled = True
 
     def raised(self, exc: BaseException) -> None:
         """Report what a handler let out, where the loop behind `dispatch` reports such things."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import math
 import re
 import ssl as _ssl
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import ada_url
 
 from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT, USER_AGENT, Address, Settings
-from ._text import brief
+from ._text import brief, without_password
 from .errors import DOMSyntaxError, InvalidAccessError
 
 __all__ = [
@@ -60,6 +60,7 @@ def parse_url(url: str) -> Address:
     """
     if not isinstance(url, str):
         raise TypeError(f"url must be a str such as 'wss://example.com/chat', not {brief(url)}")
+    shown = brief(without_password(url))
     # 1-2. "Let urlRecord be the result of applying the URL parser to url with baseURL": a program has no base.
     try:
         record = ada_url.URL(scalar(url))
@@ -69,17 +70,15 @@ def parse_url(url: str) -> Address:
             record = ada_url.URL(scheme + record.href[len(record.protocol) :])
     except ValueError:
         raise DOMSyntaxError(
-            f"url {brief(url)} cannot be parsed; expected an absolute URL such as 'wss://example.com/chat'"
+            f"url {shown} cannot be parsed; expected an absolute URL such as 'wss://example.com/chat'"
         ) from None
     # 5. "If urlRecord's scheme is not ws or wss, then throw a SyntaxError."
     if record.protocol not in ("ws:", "wss:"):
-        raise DOMSyntaxError(
-            f"url {brief(url)} has the scheme {record.protocol[:-1]!r}; expected ws, wss, http or https"
-        )
+        raise DOMSyntaxError(f"url {shown} has the scheme {record.protocol[:-1]!r}; expected ws, wss, http or https")
     # 6. "If urlRecord's fragment is non-null, then throw a SyntaxError."
     href = record.href
     if "#" in href:
-        raise DOMSyntaxError(f"url {brief(url)} has a fragment (#...), which a WebSocket URL may not have; drop it")
+        raise DOMSyntaxError(f"url {shown} has a fragment (#...), which a WebSocket URL may not have; drop it")
     secure = record.protocol == "wss:"
     authority = record.host
     name = record.hostname
@@ -163,7 +162,8 @@ def check_settings(
         if not isinstance(ssl, _ssl.SSLContext):
             raise TypeError(f"ssl must be an ssl.SSLContext or None, not {brief(ssl)}")
         if not address.secure:
-            raise ValueError(f"ssl={brief(ssl)} needs a wss: URL, but {brief(url)} is not encrypted; use wss://")
+            shown = brief(without_password(url))
+            raise ValueError(f"ssl={brief(ssl)} needs a wss: URL, but {shown} is not encrypted; use wss://")
     if ping_timeout is not None and ping_interval is None:
         raise ValueError(f"ping_timeout={brief(ping_timeout)} needs ping_interval, the seconds between two pings")
     if max_size is not None and (isinstance(max_size, bool) or not isinstance(max_size, int)):
@@ -193,7 +193,7 @@ def check_time(option: str, value: float | None) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{option} must be a number of seconds or None, not {brief(value)}")
-    if not 0 < value < math.inf:
+    if not 0 < value <= sys.float_info.max:  # not for NaN either
         raise ValueError(f"{option}={brief(value)} must be a positive, finite number of seconds, or None")
     return float(value)
 

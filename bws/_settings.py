@@ -12,6 +12,8 @@ __all__ = ["Address", "Settings"]
 OPEN_TIMEOUT = 30.0  # s, from the constructor to open
 CLOSE_TIMEOUT = 10.0  # s, from close() to the peer's close frame; Chromium has 60
 MAX_SIZE = 128 * 1024 * 1024  # bytes of one message
+HIGH_WATER_ITEMS = 10_000  # messages that wait for a slow handler, or for the program's own loop
+HIGH_WATER_BYTES = 16 * 1024 * 1024
 USER_AGENT = f"bws/{__version__}"
 
 

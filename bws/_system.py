@@ -12,7 +12,17 @@ import threading
 import time
 from collections.abc import Callable
 
-__all__ = ["KEEPALIVE", "Poller", "Waker", "close_descriptor", "keep_freed_memory", "proxy_possible", "wait_for"]
+__all__ = [
+    "KEEPALIVE",
+    "Poller",
+    "Waker",
+    "capped",
+    "close_descriptor",
+    "keep_freed_memory",
+    "proxy_possible",
+    "socket_error",
+    "wait_for",
+]
 
 WINDOWS = sys.platform == "win32"
 _LONGEST = 3600.0  # s: one wait; a longer one is a loop of these, so that no OS limit is reached
@@ -38,6 +48,20 @@ def _keepalive() -> list[tuple[int, int, int]]:
 KEEPALIVE = _keepalive()
 
 
+def capped(seconds: float) -> float:
+    """`seconds` as every OS takes them in one wait; who waits looks again afterwards."""
+    return max(0.0, min(seconds, _LONGEST))
+
+
+def socket_error(code: int) -> OSError:
+    """The exception for what SO_ERROR says."""
+    if sys.platform == "win32":
+        import ctypes
+
+        return ctypes.WinError(code)
+    return OSError(code, os.strerror(code))
+
+
 class Waker:
     """Something to poll that another thread, or this one, can make readable."""
 
@@ -45,7 +69,8 @@ class Waker:
 
     def __init__(self) -> None:
         # Guards the descriptors against being closed, and given to somebody else, while they are written to.
-        self._lock = threading.Lock()
+        # A signal handler may come in while its own thread holds it, and do no harm: hence an RLock.
+        self._lock = threading.RLock()
         self._set = False
         self._read: int | socket.socket
         self._write: int | socket.socket
@@ -93,7 +118,7 @@ class Waker:
 
     def forget(self) -> None:
         """As `close`, in the child of a fork, where another thread may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.close()
 
 
@@ -117,21 +142,16 @@ if hasattr(select, "poll"):
             An error or hang-up counts as what was asked for. `timeout` is in seconds, None for ever.
             """
             events = (select.POLLIN if read else 0) | (select.POLLOUT if write else 0)
-            if fd != self._sock:
-                if self._sock >= 0:
+            if not events:
+                fd = -1  # an empty mask would still report hang-ups, for ever
+            if fd != self._sock or events != self._events:
+                if self._sock >= 0 and self._sock != fd:
                     self._poll.unregister(self._sock)
                 if fd >= 0:
                     self._poll.register(fd, events)
                 self._sock, self._events = fd, events
-            elif events != self._events:
-                # An event mask of 0 still reports hang-ups, for ever: take the descriptor out instead.
-                if events:
-                    self._poll.register(fd, events)
-                elif self._events:
-                    self._poll.unregister(fd)
-                self._events = events
             readable = writable = woken = False
-            for ready, got in self._poll.poll(None if timeout is None else max(0, min(timeout, _LONGEST)) * 1000):
+            for ready, got in self._poll.poll(None if timeout is None else capped(timeout) * 1000):
                 if ready == self._waker:
                     woken = True
                 else:
@@ -155,7 +175,7 @@ else:  # Windows
             reading = [self._waker, fd] if read and fd >= 0 else [self._waker]
             writing = [fd] if write and fd >= 0 else []
             # A failed connect() shows in the third set only.
-            limit = None if timeout is None else max(0, min(timeout, _LONGEST))
+            limit = None if timeout is None else capped(timeout)
             r, w, x = select.select(reading, writing, writing, limit)
             return fd in r, fd in w or fd in x, self._waker in r
 

@@ -16,7 +16,14 @@ __all__ = ["EVENTS", "EventTarget", "Handler"]
 EVENTS = ("open", "error", "message", "close")
 HELD_MESSAGES = 1_000
 HELD_BYTES = 16 * 1024 * 1024
-_MISSING: Any = object()
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "..."
+
+
+_MISSING: Any = _Missing()
 
 Handler = Callable[..., object]
 _H = TypeVar("_H", bound=Handler)
@@ -109,7 +116,8 @@ class EventTarget:
 
     def __init__(self) -> None:
         # Guards the handlers, what is held, and (in the subclass) the state. Never held while a handler runs.
-        self._lock = threading.Lock()
+        # Reentrant, as a signal handler may come in while its own thread holds it.
+        self._lock = threading.RLock()
         self._listeners: dict[str, tuple[Listener, ...]] = {}
         self._attributes: dict[str, Listener] = {}
         # Events of a type are held until its first handler; a type that is missing here has had one.
@@ -254,14 +262,14 @@ class EventTarget:
                 # "Deactivate an event handler": the next function that is set comes last.
                 self._attributes.pop(type, None)
                 listeners = tuple(listener for listener in listeners if listener is not old)
-            else:
+                if old is not None:
+                    old.removed = True
+            elif old is None:
                 self._attributes[type] = new
-                if old in listeners:
-                    listeners = tuple(new if listener is old else listener for listener in listeners)
-                else:
-                    listeners = (*listeners, new)
-            if old is not None:
-                old.removed = True
+                listeners = (*listeners, new)
+            else:
+                # It keeps its place, and an event that is being delivered gets to the function of that moment.
+                old.fn, old.call = new.fn, new.call
             wake = new is not None and self._release_held(type)
             self._publish(type, listeners)
         if wake:
@@ -326,28 +334,35 @@ class EventTarget:
         while event.type in self._held:
             with self._lock:
                 if event.type in self._held and not self._flush:
-                    self._hold(event)
-                    return
+                    overflow = self._hold(event)
+                    break
             self._deliver_held()
-        listeners = self._listeners.get(event.type, ())
-        if self._flush:
-            self._deliver_held()
-        self._call(listeners, event)
+        else:
+            listeners = self._listeners.get(event.type, ())
+            if self._flush:
+                self._deliver_held()
+            if self._wanted(event):
+                self._call(listeners, event)
+            return
+        if overflow:  # said without the lock: a logging handler may do anything
+            log.warning(
+                "messages came before a 'message' handler was bound; the newest %d (at most %d MiB) are held",
+                HELD_MESSAGES,
+                HELD_BYTES >> 20,
+            )
 
-    def _hold(self, event: DOMEvent) -> None:
+    def _hold(self, event: DOMEvent) -> bool:
+        """With the lock held: keep `event`; whether messages had to go for the first time."""
         held = self._held[event.type]
         held.append(event)
+        overflow = False
         if isinstance(event, MessageEvent):
             self._held_bytes += len(event.data)
             while len(held) > HELD_MESSAGES or self._held_bytes > HELD_BYTES:
                 self._held_bytes -= len(held.pop(0).data)  # type: ignore[attr-defined]
-                if not self._warned:
-                    self._warned = True
-                    log.warning(
-                        "messages came before a 'message' handler was bound; the newest %d (at most %d MiB) are held",
-                        HELD_MESSAGES,
-                        HELD_BYTES >> 20,
-                    )
+                overflow = True
+        first, self._warned = overflow and not self._warned, self._warned or overflow
+        return first
 
     def _release_held(self, type: str) -> bool:
         """With the lock held: note that `type` has a handler now; whether something has to be delivered."""
@@ -394,6 +409,10 @@ class EventTarget:
 
     def _origin(self) -> str:
         """What message events carry."""
+        raise NotImplementedError
+
+    def _wanted(self, event: DOMEvent) -> bool:
+        """Whether `event` is still to be delivered, after handlers have run that were owed others."""
         raise NotImplementedError
 
     def _wake_handlers(self) -> None:

@@ -18,7 +18,7 @@ from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT
 from ._state import CLOSED, CLOSING, CONNECTING, OPEN, Ending, Fact, Verdict, judge, step
 from ._system import wait_for
 from ._target import EventTarget
-from ._text import brief
+from ._text import brief, without_password
 from .errors import InvalidStateError
 from .events import CloseEvent, DOMEvent, MessageEvent
 
@@ -69,7 +69,8 @@ class WebSocket(EventTarget):
 
     __slots__ = (
         "__weakref__", "_aborted", "_binary_type", "_changed", "_close_done", "_delivery", "_dropped", "_engine",
-        "_extensions", "_muted", "_open_done", "_over", "_protocol", "_quiet", "_settings", "_state", "_verdict",
+        "_extensions", "_muted", "_open_done", "_over", "_protocol", "_quiet", "_refused", "_settings", "_state",
+        "_verdict",
     )  # fmt: skip
 
     CONNECTING: ClassVar[int] = CONNECTING
@@ -124,6 +125,7 @@ class WebSocket(EventTarget):
         self._verdict: Verdict | None = None
         self._protocol = self._extensions = ""
         self._binary_type = BINARY_TYPES[0]
+        self._refused = False  # a message was sent while OPEN, and yet too late
         self._dropped = 0  # payload bytes that came too late to be sent
         self._delivery = Direct(self) if run is None else Dispatched(self, run)
         self._engine = threaded_engine(settings, self._delivery)
@@ -172,8 +174,12 @@ class WebSocket(EventTarget):
         if isinstance(value, str) and value in BINARY_TYPES:
             self._binary_type = value
 
+    def _log(self, message: str, *args: object) -> None:
+        if log.isEnabledFor(logging.INFO):
+            log.info("%s: " + message, repr(self), *args)  # the repr of now: a record may be formatted later
+
     def __repr__(self) -> str:
-        return f"<WebSocket {_without_password(self.url)} {_NAMES[self._state]}>"
+        return f"<WebSocket {without_password(self.url)} {_NAMES[self._state]}>"
 
     # -- methods ----------------------------------------------------------------------------------
 
@@ -193,8 +199,10 @@ class WebSocket(EventTarget):
         opcode, payload = _rules.payload_of(data)
         state = self._state
         if state == OPEN:
-            # Where the network is ahead of the handlers this may come too late: `close` is on its way then.
-            self._engine.send(opcode, payload)
+            if not self._engine.send(opcode, payload):
+                # The network is ahead of the handlers: the peer's close frame is in, and `close` on its way. As in
+                # Chromium this does not show in bufferedAmount; flush() tells.
+                self._refused = True
         elif state == CONNECTING:
             raise InvalidStateError("send() before open: wait for the 'open' event, or call wait_open() first")
         else:
@@ -254,6 +262,8 @@ class WebSocket(EventTarget):
                 self._only = None
                 self._aborted = self._aborted or before == CONNECTING
                 self._drop_held_messages()
+        if before < CLOSING:
+            self._log("close() was called")
         if before == CONNECTING:
             # 3.2 "Fail the WebSocket connection and set this's ready state to CLOSING."
             self._engine.abort()
@@ -277,7 +287,7 @@ class WebSocket(EventTarget):
             ValueError: `timeout` is negative or not finite.
         """
         limit = _rules.check_wait("timeout", timeout)
-        return self._engine.flush(limit) and self.bufferedAmount == 0
+        return self._engine.flush(limit) and self.bufferedAmount == 0 and not self._refused
 
     def wait_open(self, timeout: float | None = None) -> bool:
         """Wait until the ``open`` handlers have been called *(bws extension)*; Ctrl-C interrupts it.
@@ -332,15 +342,22 @@ class WebSocket(EventTarget):
             self.close()  # Ctrl-C, or the wrong thread: nothing is left behind
             raise
         if not opened:
-            cause = None if self._verdict is None else self._verdict.error
-            raise ConnectionError(f"no connection to {_without_password(self.url)}: {cause}") from cause
+            self.close()
+            if self._verdict is None:
+                raise ConnectionError(
+                    f"no connection to {without_password(self.url)}: the 'open' event was not delivered in time; "
+                    "does the loop behind dispatch run, and on another thread than this one?"
+                )
+            cause = self._verdict.error
+            raise ConnectionError(f"no connection to {without_password(self.url)}: {cause}") from cause
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         """Close, and wait for the closing handshake (at most `close_timeout`) unless handlers run on this thread."""
         self.close()
         if not self._delivery.on_thread():
-            self.wait_closed(self._settings.close_timeout)
+            limit = self._settings.close_timeout
+            self.wait_closed(None if limit is None else limit + 1)
 
     def _wait(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
         with self._lock:
@@ -356,8 +373,8 @@ class WebSocket(EventTarget):
     def _refuse_on_handler_thread(self, method: str) -> None:
         if not self._close_done and self._delivery.on_thread():
             raise RuntimeError(
-                f"{method}() was called on the thread that runs this socket's handlers, so it would wait for ever; "
-                "bind an 'open' or 'close' handler instead"
+                f"{method}() was called on the thread that runs this socket's handlers, so what it waits for "
+                "could not happen; bind an 'open' or 'close' handler instead"
             )
 
     # -- facts become events (runs where handlers run) --------------------------------------------
@@ -369,6 +386,8 @@ class WebSocket(EventTarget):
             BaseException: A handler let out SystemExit or the like, and runs on a thread that is not ours; all of
                 `items` are delivered before.
         """
+        if self._state == CLOSED:
+            return  # in the child of a fork
         stamp = perf_counter() * 1000  # the messages up to the next slow step arrived together
         leaving: BaseException | None = None
         for item in items:
@@ -406,7 +425,9 @@ class WebSocket(EventTarget):
         elif isinstance(fact, CloseFrame):
             # "When the WebSocket closing handshake is started ... set ready state to CLOSING."
             with self._lock:
-                self._state = step(self._state, Fact.CLOSE_FRAME)
+                before, self._state = self._state, step(self._state, Fact.CLOSE_FRAME)
+            if before == OPEN:
+                self._log("the server's close frame is in")
         elif not self._muted:
             fact.callback(fact.seconds)
 
@@ -418,7 +439,7 @@ class WebSocket(EventTarget):
             if before == CONNECTING:
                 self._extensions, self._protocol = fact.extensions, fact.protocol
         if before == CONNECTING:
-            log.info("%r is open, protocol %r, extensions %r", self, fact.protocol, fact.extensions)
+            self._log("protocol %r, extensions %r", fact.protocol, fact.extensions)
             try:
                 self._fire(DOMEvent("open"))
             finally:
@@ -431,7 +452,7 @@ class WebSocket(EventTarget):
         with self._lock:
             self._state = step(self._state, Fact.ENDED)
             verdict = self._verdict = judge(ending, aborted=self._aborted)
-        log.info("%r: code %d, reason %r, %s", self, verdict.code, verdict.reason, verdict.error or "clean")
+        self._log("code %d, reason %r, %s", verdict.code, verdict.reason, verdict.error or "clean")
         try:
             if verdict.fires_error:
                 self._fire(DOMEvent("error", error=verdict.error))
@@ -469,6 +490,9 @@ class WebSocket(EventTarget):
     def _origin(self) -> str:
         return self._settings.address.origin
 
+    def _wanted(self, event: DOMEvent) -> bool:
+        return not self._muted and not (self._quiet and isinstance(event, MessageEvent))
+
     def _wake_handlers(self) -> None:
         self._delivery.wake_handlers(self._over)
 
@@ -500,20 +524,14 @@ class WebSocket(EventTarget):
 
     def _join_at_exit(self, timeout: float) -> None:
         if not self._engine.join(timeout):
-            self._engine.kill()
+            self._engine.abort()
 
     def _forget_after_fork(self) -> None:
         # Another thread of the parent may have held the locks when it forked; here there is no other thread.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._changed = None
+        self._delivery.forget()
         self._muted = self._over = self._close_done = True
         self._only = None
         self._state = CLOSED
         self._engine.forget()
-
-
-def _without_password(url: str) -> str:
-    """`url` as it may be logged."""
-    scheme, _, rest = url.partition("//")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}//{authority.rpartition('@')[2]}{slash}{path}"

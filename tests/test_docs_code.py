@@ -148,7 +148,7 @@ def test_the_design_page_names_every_file_of_the_package_and_no_other() -> None:
 
 def bws_command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "bws_cli.echo_cli", *arguments],
+        [sys.executable, str(ROOT / "scripts" / "echo_cli.py"), *arguments],
         input=stdin,
         capture_output=True,
         encoding="utf-8",

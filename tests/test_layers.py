@@ -115,7 +115,7 @@ ARROWS = {
     "bws._rules": {"bws.errors", "bws._settings", "bws._text"},
     "bws._target": {"bws.events", "bws._text"},
     "bws._lifetime": set[str](),
-    "bws._delivery": {"bws._engine.interface", "bws._lifetime"},
+    "bws._delivery": {"bws._engine.interface", "bws._lifetime", "bws._settings"},
 }
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import bws
-from tests.conftest import TIMEOUT, Mode, Recorder, left_threads
+from tests.conftest import TIMEOUT, Mode, Recorder
 from tests.wire.frames import TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
 
@@ -351,15 +351,22 @@ def cycle(count: int) -> list[weakref.ref[bws.WebSocket]]:
     return refs
 
 
+def settle() -> None:
+    """Wait for the library's threads; they end soon after the last socket."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("bws"):
+            thread.join(TIMEOUT)
+
+
 def test_no_thread_no_file_and_no_object_is_left() -> None:
     cycle(5)  # what is made once for the whole process is made now
+    settle()
     threads, before = set(threading.enumerate()), descriptors()
     gc.collect()
     gc.disable()
     try:
         refs = cycle(CYCLES)
-        for thread in left_threads(threads):
-            thread.join(TIMEOUT)
+        settle()
         alive = [ref() for ref in refs if ref() is not None]
     finally:
         gc.enable()

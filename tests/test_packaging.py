@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import glob
 import os
 import subprocess
 import sys
@@ -107,14 +108,13 @@ def test_the_installed_command_answers_help(installed: Path, tmp_path: Path) -> 
 
 
 def test_mypy_looks_at_every_folder_with_python_code() -> None:
-    checked = {entry.strip().partition("/")[0] for entry in setup_cfg()["mypy"]["files"].split(",")}
+    pattern = setup_cfg()["mypy"]["files"]
     folders = {
-        folder.name
-        for folder in ROOT.iterdir()
-        if folder.is_dir() and not folder.name.startswith(".") and folder.name not in ("build", "dist")
-        if next(folder.rglob("*.py"), None)
+        file.relative_to(ROOT).parts[0]
+        for file in ROOT.glob("[!.]*/**/*.py")
+        if file.relative_to(ROOT).parts[0] not in ("build", "dist")
     }
-    assert folders == checked
+    assert set(glob.glob(pattern, root_dir=ROOT)) == folders
 
 
 def test_pyproject_holds_the_build_system_and_ruff_only() -> None:

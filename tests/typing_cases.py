@@ -110,9 +110,13 @@ def assigning(ws: bws.WebSocket) -> None:
     ws.onerror = for_event
     ws.onclose = for_close
     ws.onclose = None
-    assert_type(ws.onclose, Callable[..., object] | None)
     ws.onmesage = nothing  # type: ignore[attr-defined]
     ws.onopen = "no function"  # type: ignore[assignment]
+
+
+def reading(ws: bws.WebSocket) -> None:
+    """What was assigned."""
+    assert_type(ws.onclose, Callable[..., object] | None)
 
 
 def listening(ws: bws.WebSocket) -> None:
@@ -141,8 +145,8 @@ def constructing(loop: asyncio.AbstractEventLoop) -> None:
     bws.WebSocket("ws://x", ping_interval=0.5, ping_timeout=2, max_size=None, compression=False)
     bws.WebSocket(b"ws://x")  # type: ignore[arg-type]
     bws.WebSocket("ws://x", 1)  # type: ignore[arg-type]
-    bws.WebSocket("ws://x", None, nothing)  # type: ignore[misc]
-    bws.WebSocket("ws://x", headers={"A": 1})  # type: ignore[dict-item]
+    bws.WebSocket("ws://x", None, nothing)  # type: ignore[call-arg, arg-type]
+    bws.WebSocket("ws://x", headers={"A": 1})  # type: ignore[arg-type]
     bws.WebSocket("ws://x", open_timeout="1")  # type: ignore[arg-type]
     bws.WebSocket("ws://x", max_size=1.5)  # type: ignore[arg-type]
     bws.WebSocket("ws://x", ssl=True)  # type: ignore[arg-type]
@@ -202,9 +206,9 @@ def events(evt: bws.CloseEvent, message: bws.MessageEvent) -> None:
 
 def mistakes(ws: bws.WebSocket) -> None:
     """A handler that cannot be called with the event is told before the program runs."""
-    ws.bind("open", for_close)  # type: ignore[call-overload]
-    ws.bind("message", for_close)  # type: ignore[call-overload]
-    ws.bind("close", needs_two)  # type: ignore[call-overload]
+    ws.bind("open", for_close)  # type: ignore[type-var]
+    ws.bind("message", for_close)  # type: ignore[type-var]
+    ws.bind("close", needs_two)  # type: ignore[type-var]
     ws.bind("open", "no function")  # type: ignore[call-overload]
     ws.bind(1, nothing)  # type: ignore[call-overload]
     ws.sent("x")  # type: ignore[attr-defined]

@@ -6,6 +6,8 @@ import importlib
 
 from .base import Client, Target
 
+__all__ = ["Client", "Target", "client"]
+
 
 def client(module: str, target: Target) -> Client:
     """The client in one of the files here."""

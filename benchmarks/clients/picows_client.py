@@ -8,6 +8,7 @@ from collections.abc import Callable
 from time import perf_counter as now
 from typing import Any
 
+from ..limits import WAIT
 from . import base
 from .base import Handler, Post
 
@@ -51,7 +52,7 @@ class Client(base.Client):
 
         async def main() -> float:
             await self.connect(connected, taken)
-            return float(await asyncio.wait_for(end, base.WAIT)) - begin
+            return float(await asyncio.wait_for(end, WAIT)) - begin
 
         return self.loop.run_until_complete(main())
 
@@ -128,7 +129,7 @@ class Client(base.Client):
             for transport, _ in self.held:
                 transport.send_close(picows.WSCloseCode.OK)
             for transport, _ in self.held:
-                await asyncio.wait_for(transport.wait_disconnected(), base.WAIT)
+                await asyncio.wait_for(transport.wait_disconnected(), WAIT)
 
         self.loop.run_until_complete(main())
         self.held.clear()

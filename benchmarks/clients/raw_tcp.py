@@ -9,6 +9,7 @@ from time import perf_counter as now
 from urllib.parse import urlsplit
 
 from .. import payloads
+from ..limits import WAIT
 from . import base
 
 CHUNK = 256 * 1024
@@ -35,7 +36,7 @@ class Client(base.Client):
 
     def connect(self) -> socket.socket:
         host, port = self.parts.hostname or "", self.parts.port or 0
-        sock = socket.create_connection((host, port), base.WAIT)
+        sock = socket.create_connection((host, port), WAIT)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.target.ssl:
             sock = self.target.ssl.wrap_socket(sock, server_hostname=host)

@@ -9,6 +9,7 @@ from typing import Any
 
 import websocket
 
+from ..limits import WAIT
 from . import base
 from .base import Gate, Handler, Post, Stretch
 
@@ -97,5 +98,5 @@ class Client(base.Client):
         for closer in closers:
             closer.start()
         for thread in [*closers, *(thread for _, thread in self.held)]:
-            thread.join(base.WAIT)
+            thread.join(WAIT)
         self.held.clear()

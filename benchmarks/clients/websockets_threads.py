@@ -10,6 +10,7 @@ from time import perf_counter as now
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from ..limits import WAIT
 from . import base
 from .base import Handler, Post
 
@@ -84,5 +85,5 @@ class Client(base.Client):
         for closer in closers:
             closer.start()
         for thread in [*closers, *(thread for _, thread in self.held)]:
-            thread.join(base.WAIT)
+            thread.join(WAIT)
         self.held.clear()

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import errno
 import ipaddress
-import os
 import selectors
 import socket
 import ssl
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from .._settings import Address, Settings
-from .._system import KEEPALIVE, Poller, Waker, proxy_possible
+from .._system import KEEPALIVE, Poller, Waker, capped, proxy_possible, socket_error
 from .._text import printable
 from ..errors import HandshakeError, ProxyError
 from .handshake import HeadReader
@@ -45,11 +44,13 @@ class Patience:
 
     Attributes:
         stage: What is being waited for, for the time-out's message.
+        socks: The sockets in the making; a fork's child lets go of its copies.
     """
 
     def __init__(self, waker: Waker, given_up: Callable[[], bool], timeout: float | None) -> None:
         self.waker = waker
         self.stage = "starting"
+        self.socks: list[socket.socket] = []
         self._given_up = given_up
         self._timeout = timeout
         self._end = None if timeout is None else time.monotonic() + timeout
@@ -210,6 +211,7 @@ def _tcp(host: str, port: int, patience: Patience) -> socket.socket:
                 sock = _begin(infos.pop(0), errors)
                 if sock is None:
                     continue
+                patience.socks.append(sock)
                 trying[sock] = selector.register(sock, selectors.EVENT_WRITE)
             winner = _first_connected(selector, trying, errors, patience, STAGGER if infos else None)
             if winner is not None:
@@ -251,7 +253,8 @@ def _first_connected(
     end = None if limit is None else time.monotonic() + limit
     while True:
         limits = [patience.left(), None if end is None else max(0.0, end - time.monotonic())]
-        ready = selector.select(min((seconds for seconds in limits if seconds is not None), default=None))
+        wanted = [capped(seconds) for seconds in limits if seconds is not None]
+        ready = selector.select(min(wanted) if wanted else None)
         socks = [key.fileobj for key, _ in ready if isinstance(key.fileobj, socket.socket)]
         if len(socks) < len(ready):
             patience.waker.clear()
@@ -265,15 +268,11 @@ def _first_connected(
             selector.unregister(sock)
             return sock
         code = code or errno.ECONNREFUSED
-        errors.append(_os_error(code))
+        errors.append(socket_error(code))
         selector.unregister(sock)
         del trying[sock]
         sock.close()
     return None
-
-
-def _os_error(code: int) -> OSError:
-    return OSError(code, os.strerror(code))
 
 
 def _to_itself(sock: socket.socket) -> bool:
@@ -305,6 +304,7 @@ def _tls(sock: socket.socket, address: Address, context: ssl.SSLContext | None, 
         secure = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
     except ValueError as exc:
         raise ssl.SSLError(1, f"TLS with host {host!r} is not possible: {exc}") from exc
+    patience.socks.append(secure)
     try:
         while True:
             try:

@@ -59,13 +59,14 @@ def agree(extensions: Sequence[tuple[str, Sequence[tuple[str, str | None]]]]) ->
 class Inflater:
     """Decompresses the messages of one connection, in bounded steps."""
 
-    __slots__ = ("_bits", "_keep", "_zlib")
+    __slots__ = ("_bits", "_fed", "_keep", "_zlib")
 
     def __init__(self, agreement: Agreement) -> None:
         # A window that is larger than the sender's does no harm; zlib has no 8 for raw streams.
         self._bits = -max(9, agreement.server_max_window_bits)
         self._keep = not agreement.server_no_context_takeover
         self._zlib = zlib.decompressobj(self._bits)
+        self._fed = False  # whether the present message, or what followed BFINAL in it, has any bytes
 
     def inflate(self, data: bytes, last: bool) -> Iterator[bytes]:
         """Decompress a piece of a message; `last`: the message ends with it.
@@ -73,7 +74,8 @@ class Inflater:
         Raises:
             ProtocolError: The data is corrupt.
         """
-        if last:
+        self._fed = self._fed or bool(data)
+        if last and self._fed:
             data += _TAIL
         try:
             while data:
@@ -84,6 +86,7 @@ class Inflater:
                     # A block with BFINAL ended the stream; what follows is a new one (section 7.2.3.4).
                     data = self._zlib.unused_data
                     self._zlib = zlib.decompressobj(self._bits)
+                    self._fed = bool(data)
                     if last and data == _TAIL:
                         break
                 else:
@@ -94,8 +97,10 @@ class Inflater:
                             yield piece
         except zlib.error as exc:
             raise ProtocolError(f"a compressed message is corrupt: {exc}") from None
-        if last and not self._keep:
-            self._zlib = zlib.decompressobj(self._bits)
+        if last:
+            self._fed = False
+            if not self._keep:
+                self._zlib = zlib.decompressobj(self._bits)
 
 
 class Deflater:

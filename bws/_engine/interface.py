@@ -58,10 +58,10 @@ class Engine(Protocol):
         """Send a ping; its pong is reported if there is a callback."""
 
     def close(self, code: int | None, reason: bytes) -> None:
-        """Begin the closing handshake behind what is queued; before `Opened`, abort instead."""
+        """Begin the closing handshake behind what is queued."""
 
     def abort(self) -> None:
-        """Give up a connection that is not open yet."""
+        """Give up: cut the connection, with a word to the peer if it is open already."""
 
     def buffered(self) -> int:
         """Payload bytes of messages that the operating system has not taken yet."""
@@ -80,9 +80,6 @@ class Engine(Protocol):
 
     def tidy(self, timeout: float) -> None:
         """Wait for the thread's last steps after the end was reported, unless the peer is waited for."""
-
-    def kill(self) -> None:
-        """Cut the connection."""
 
     def forget(self) -> None:
         """After a fork, in the child: let go of everything without a word on the wire."""

@@ -76,11 +76,13 @@ class Relief:
         with _lock:
             self._asleep = False
             if self._thread is None:
-                self._waker = Waker()
-                self._thread = threading.Thread(target=self._run, name="bws relief", daemon=True)
                 try:
+                    self._waker = self._waker or Waker()
+                    self._thread = threading.Thread(target=self._run, name="bws relief", daemon=True)
                     self._thread.start()
-                except RuntimeError:  # the interpreter is going away
+                except (RuntimeError, OSError):
+                    # The interpreter is going away, or there are no descriptors left: a connection without
+                    # relief is better than none.
                     self._thread = None
                     return
         self._wakeup.set()
@@ -108,6 +110,7 @@ class Relief:
                 self._turn(late, now)
             else:
                 self._wakeup.wait(PATIENCE)
+                self._wakeup.clear()
         assert self._waker is not None
         self._waker.close()
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
 
-from .._settings import Settings
+from .._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS, Settings
 from .._state import Ending
 from .._system import Poller, Waker, close_descriptor, keep_freed_memory
-from .._text import brief
+from .._text import brief, printable
 from ..errors import ProtocolError
 from . import connect, handshake
 from .deflate import Deflater, Inflater
@@ -26,13 +27,17 @@ __all__ = ["ThreadedEngine"]
 
 RECEIVE = 64 * 1024  # bytes a recv()
 LARGE = 120 * 1024  # inside a large frame; from 128 KiB on malloc() gets fresh pages each time, which takes longer
-HIGH_WATER_ITEMS = 10_000  # messages that wait for a slow handler
-HIGH_WATER_BYTES = 16 * 1024 * 1024
-MAX_CONTROLS = 1_000  # pongs that wait for a peer that pings and does not read
+MAX_PONGS = 1_000  # that wait for a peer that pings and does not read
 LINGER = 2.0  # s that the peer has to end TCP when the closing handshake is done, or the connection failed
-KEEPALIVE_PAYLOAD = b"bws"  # tells our own pings' pongs from those of the program
 
 log = logging.getLogger("bws")
+
+# Importing websocket-client must not be cut in two by a fork: the child would be left with half of it.
+_importing = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release
+    )
 
 
 class ThreadedEngine:
@@ -43,9 +48,33 @@ class ThreadedEngine:
     """
 
     __slots__ = (
-        "_accepted", "_arrivals", "_close_due", "_closing", "_draining", "_ending", "_io", "_listener", "_next_ping",
-        "_outbox", "_peer_close", "_pings", "_pong_due", "_progress", "_reader", "_relief", "_reported", "_rest",
-        "_settings", "_sock", "_stop", "_thread", "_tls", "_waker",
+        "_accepted",
+        "_arrivals",
+        "_close_due",
+        "_closing",
+        "_draining",
+        "_ending",
+        "_io",
+        "_keepalive",
+        "_listener",
+        "_next_ping",
+        "_outbox",
+        "_patience",
+        "_peer_close",
+        "_pings",
+        "_pong_due",
+        "_progress",
+        "_reader",
+        "_relief",
+        "_reported",
+        "_rest",
+        "_settings",
+        "_sock",
+        "_stop",
+        "_thread",
+        "_tls",
+        "_waker",
+        "_write_to_read",
     )  # fmt: skip
 
     def __init__(self, settings: Settings, listener: Listener) -> None:
@@ -55,7 +84,9 @@ class ThreadedEngine:
         self._relief = hire()
         self._outbox = Outbox()
         self._sock: socket.socket | None = None
+        self._patience: connect.Patience | None = None  # while connecting
         self._tls = False
+        self._write_to_read = False  # TLS has to write something before it can read on
         # Reading; guarded by _io.
         self._io = threading.Lock()
         self._reader = FrameReader(settings.max_size, self._control)
@@ -68,6 +99,7 @@ class ThreadedEngine:
         self._close_due: float | None = None  # the peer has to answer our close frame
         self._draining: float | None = None  # the peer has to end TCP
         self._next_ping: float | None = None
+        self._keepalive = os.urandom(8)  # payload of our own pings: tells their pongs from those of the program's
         self._pong_due: tuple[float, int] | None = None  # when, and the arrivals before the ping
         self._progress = 0  # of the outbox, when it was looked at last
         self._pings: list[tuple[bytes, Callable[[float], object], float]] = []  # sent by the program
@@ -108,15 +140,12 @@ class ThreadedEngine:
         self._closing = True
         timeout = self._settings.close_timeout
         if timeout is not None and not self._outbox.closed:
+            self._progress = self._outbox.progress
             self._close_due = time.monotonic() + timeout
         self._outbox.control(CLOSE, close_payload(code, reason))
         self.wake()
 
     def abort(self) -> None:
-        self._stop = True
-        self.wake()
-
-    def kill(self) -> None:
         self._stop = True
         self.wake()
 
@@ -150,19 +179,22 @@ class ThreadedEngine:
         sock, self._sock = self._sock, None
         if sock is not None:
             close_descriptor(sock)
+        for other in [] if self._patience is None else self._patience.socks:
+            close_descriptor(other)
         self._waker.forget()
 
     # -- the thread's life ------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
-            from . import wrap  # imports websocket-client, once for the process; see _engine/__init__.py
-
+            with _importing:
+                from . import wrap  # imports websocket-client, once for the process; see _engine/__init__.py
             log.info("%s: connecting", self._thread.name)
             patience = connect.Patience(self._waker, lambda: self._stop, self._settings.open_timeout)
+            self._patience = patience
             sock = connect.connect(self._settings, patience)
             self._tls = isinstance(sock, ssl.SSLSocket)
-            self._sock = sock
+            self._sock, self._patience = sock, None
             wrap.run(self, patience)
         except BaseException as exc:
             self.ended(exc)
@@ -177,6 +209,7 @@ class ThreadedEngine:
                 # What refers back to this object goes, so that nothing has to wait for the garbage collector.
                 self._reader = FrameReader(None, _ignore)
                 self._listener = _NOBODY
+                self._patience = None
 
     def shake_hands(self, key: str, patience: connect.Patience) -> None:
         """See `wrap.Connection`."""
@@ -187,7 +220,7 @@ class ThreadedEngine:
         reader = handshake.HeadReader()
         while (head := reader.feed(connect.read(sock, reader, patience))) is None:
             pass
-        log.debug("%s: the server answered %d %s", self._thread.name, head.status, head.reason)
+        log.debug("%s: the server answered %d %s", self._thread.name, head.status, printable(head.reason))
         self._accepted = handshake.check(head, self._settings, key)
         self._rest = reader.rest
 
@@ -236,8 +269,8 @@ class ThreadedEngine:
         if self._draining is None:
             self._drop()  # before the handlers run: what they find is closed
         _forget_frames(self._ending.error)
-        self._relief.enter(self)
         try:
+            self._relief.enter(self)
             self._listener.deliver([self._ending], 0)
         finally:
             self._relief.leave(self)
@@ -247,8 +280,8 @@ class ThreadedEngine:
         items, self._reader.items = self._reader.items, []
         size, self._reader.waiting = self._reader.waiting, 0
         self._io.release()
-        self._relief.enter(self)
         try:
+            self._relief.enter(self)
             self._listener.deliver(items, size)
         finally:
             self._relief.leave(self)
@@ -264,8 +297,8 @@ class ThreadedEngine:
         if woken:
             self._waker.clear()
             self._io.release()
-            self._relief.enter(self)
             try:
+                self._relief.enter(self)
                 self._listener.woken()
             finally:
                 self._relief.leave(self)
@@ -281,16 +314,19 @@ class ThreadedEngine:
             return -1, False, False, None
         due = None
         if self._close_due is not None or self._draining is not None or self._next_ping is not None:
-            pong = None if self._pong_due is None else self._pong_due[0]
-            due = min(t for t in (self._close_due, self._draining, self._next_ping, pong) if t is not None)
-        return sock.fileno(), self._may_read(), self._outbox.waiting, due
+            pong = self._pong_due
+            timers = (self._close_due, self._draining, self._next_ping, None if pong is None else pong[0])
+            due = min((timer for timer in timers if timer is not None), default=None)
+        return sock.fileno(), self._may_read(), self._outbox.waiting or self._write_to_read, due
 
     def _may_read(self) -> bool:
         """Backpressure: whether what was read is being taken."""
-        return (
+        if self._outbox.pongs > MAX_PONGS:
+            return False
+        # After close() what waits is of no use any more, and the peer's close frame is wanted.
+        return self._closing or (
             self._reader.waiting <= HIGH_WATER_BYTES
             and len(self._reader.items) <= HIGH_WATER_ITEMS
-            and self._outbox.controls <= MAX_CONTROLS
             and not self._listener.congested()
         )
 
@@ -315,8 +351,10 @@ class ThreadedEngine:
             self._give_up()
         if writable:
             self._outbox.write()
-        if readable:
+        if readable or (writable and self._write_to_read):
             self._receive()
+            if self._outbox.stalled:
+                self._outbox.write()
         if self._close_due is not None or self._draining is not None or self._next_ping is not None:
             self._check_timers()
 
@@ -330,11 +368,13 @@ class ThreadedEngine:
                     data = sock.recv(RECEIVE)
             else:
                 data = sock.recv(RECEIVE if left <= RECEIVE else LARGE)
-        except WOULD_BLOCK:
+        except WOULD_BLOCK as exc:
+            self._write_to_read = isinstance(exc, ssl.SSLWantWriteError)
             return
         except OSError as exc:
             self._lost(connect.explained(exc, "the connection was lost"))
             return
+        self._write_to_read = False
         if data:
             self._feed(data)
         else:
@@ -349,7 +389,8 @@ class ThreadedEngine:
         except ProtocolError as exc:
             self._fail(exc)
         if log.isEnabledFor(logging.DEBUG) and data:
-            log.debug("%s < %d bytes: %s", self._thread.name, len(data), brief(self._reader.items))
+            items = self._reader.items
+            log.debug("%s < %d bytes, %d items: %s", self._thread.name, len(data), len(items), brief(items[-1:]))
         if self._closing:
             # Nobody is told of messages any more: do not let them fill the memory behind a slow handler.
             self._reader.items = [item for item in self._reader.items if not isinstance(item, (str, bytes))]
@@ -365,7 +406,7 @@ class ThreadedEngine:
             self._peer_close = parse_close(payload)
             self._reader.stopped = True
             self._close_due = None
-            self._draining = time.monotonic() + LINGER
+            self._begin_draining()
             if self._outbox.control(CLOSE, payload):
                 self._reader.items.append(CloseFrame())
 
@@ -393,7 +434,7 @@ class ThreadedEngine:
             self._draining = None
             if self._peer_close is not None:
                 self._finish(Ending(*self._peer_close))
-        elif self._close_due is not None and now >= self._close_due:
+        elif self._close_due is not None and now >= self._close_due and self._peer_close is None:
             limit = f"close_timeout={settings.close_timeout:g} s"
             self._finish(Ending(error=TimeoutError(f"the server did not answer the close frame within {limit}")))
         if self._next_ping is not None and self._ending is None:
@@ -414,7 +455,10 @@ class ThreadedEngine:
                 self._finish(Ending(error=error, failed=True))
                 return
         if now >= next_ping:
-            self._next_ping = now + interval if self._outbox.control(PING, KEEPALIVE_PAYLOAD) else None
+            if not self._outbox.control(PING, self._keepalive):
+                self._next_ping = self._pong_due = None  # closing has a timer of its own
+                return
+            self._next_ping = now + interval
             if timeout is not None and self._pong_due is None:
                 self._pong_due = (now + timeout, self._arrivals)
 
@@ -433,10 +477,15 @@ class ThreadedEngine:
 
     def _fail(self, error: ProtocolError) -> None:
         """Fail the WebSocket connection (RFC 6455 section 7.1.7)."""
-        self._draining = time.monotonic() + LINGER
+        self._begin_draining()
         reason = str(error).partition(" (")[0].encode()[:100].decode("utf-8", "ignore").encode()
         self._outbox.control(CLOSE, close_payload(error.close_code, reason))
         self._finish(Ending(error=error, failed=True))
+
+    def _begin_draining(self) -> None:
+        """From now on the peer has some time to end TCP."""
+        self._progress = self._outbox.progress
+        self._draining = time.monotonic() + LINGER
 
     def _give_up(self) -> None:
         """close() was called before open was reported, or the interpreter exits."""

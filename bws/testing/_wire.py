@@ -153,7 +153,8 @@ class Wire:
         self._started.result(CALL_TIMEOUT)
 
     def stop(self) -> None:
-        self.call(self._stop_asked.set)
+        with suppress(RuntimeError):  # Ctrl-C has interrupted an earlier stop(), and the loop is closed by now
+            self._loop.call_soon_threadsafe(self._stop_asked.set)
         self._thread.join()
 
     def call(self, action: Callable[[], T]) -> T:
@@ -269,7 +270,8 @@ class Wire:
         except ConnectionClosed:
             pass
         finally:
-            self._ledger.ended(connection)
+            if self._behaviour.keep_messages:
+                self._ledger.ended(connection)
 
     def _connections(self, state: State | None = None) -> list[ServerConnection]:
         with self._ledger.changed:

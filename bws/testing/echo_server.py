@@ -53,7 +53,7 @@ class EchoServer:
         subprotocols: The subprotocols it speaks, best first: it picks the first one that the client offers, or none.
         compression: Whether it agrees to permessage-deflate.
         echo: False only listens: no message is sent but what ``send`` sends.
-        keep_messages: False keeps no record in ``messages``, for a server that runs for long.
+        keep_messages: False keeps neither ``messages`` nor ``closes``, for a server that runs for long.
 
     Raises:
         ImportError: ``websockets`` (or, with ``tls=True``, ``trustme``) is not installed.

@@ -29,7 +29,6 @@ __all__ = ["Connect", "echo_server", "echo_server_tls", "ws_connect"]
 OPEN_TIMEOUT = 5.0  # s
 CLOSE_TIMEOUT = 2.0  # s, the close_timeout of sockets that ws_connect makes, so that a silent server costs little
 LEAK_TIMEOUT = 3.0  # s after the close_timeout; a socket that is not closed by then never will be
-_CLOSED = 3
 
 
 class Connect(Protocol):
@@ -45,7 +44,7 @@ class Connect(Protocol):
         The socket.
 
     Raises:
-        ConnectionError: It did not open in time.
+        ConnectionError: It did not open in time, or not at all; then ``__cause__`` is the real cause.
     """
 
     def __call__(
@@ -85,6 +84,8 @@ def ws_connect() -> Iterator[Connect]:
         ws = bws.WebSocket(url, protocols, **options)
         opened.append((ws, options))
         if wait is not None and options.get("dispatch") is None and not ws.wait_open(wait):
+            if ws.readyState == ws.CLOSED:
+                ws.__enter__()  # which raises ConnectionError from the real cause
             raise ConnectionError(f"{ws!r} did not open within {wait:g} s")
         return ws
 
@@ -103,5 +104,5 @@ def _has_closed(ws: WebSocket, options: dict[str, Any]) -> bool:
     if dispatch is None:
         return ws.wait_closed(timeout)
     if hasattr(dispatch, "run_until"):
-        return bool(dispatch.run_until(lambda: ws.readyState == _CLOSED, timeout))
+        return bool(dispatch.run_until(lambda: ws.readyState == ws.CLOSED, timeout))
     return True

@@ -155,10 +155,12 @@ HOWS = ["bind", "decorator", "addEventListener", "on"]
 def test_a_handler_gets_the_event_if_it_takes_one(mode: Mode, form: str, how: str) -> None:
     make, takes_event = FORMS[form]
     calls: dict[str, Calls] = {type: [] for type in TYPES}
-    with ScriptedServer(one_message) as server:
+    gate = threading.Event()
+    with ScriptedServer(one_message, gate=gate) as server:
         ws = mode.open(server.url)
         for type in TYPES:
             attach(ws, how, type, make(calls[type]))
+        gate.set()
         assert ws.wait_closed(10)
         server.result()
     for type in TYPES:
@@ -177,13 +179,15 @@ def test_builtins_are_handlers(mode: Mode, how: str) -> None:
     kept: collections.deque[Any] = collections.deque()
     put: queue.SimpleQueue[Any] = queue.SimpleQueue()
     happened, counted = threading.Event(), threading.Event()
-    with ScriptedServer(one_message) as server:
+    gate = threading.Event()
+    with ScriptedServer(one_message, gate=gate) as server:
         ws = mode.open(server.url)
         attach(ws, how, "open", happened.set)
         attach(ws, how, "message", listed.append)
         attach(ws, how, "error", kept.append)
         attach(ws, how, "close", put.put)
         ws.addEventListener("close", counted.set)
+        gate.set()
         assert ws.wait_closed(10)
         server.result()
     assert happened.is_set()

@@ -233,13 +233,15 @@ def test_handlers_run_one_at_a_time_on_one_thread(mode: Mode, method: str) -> No
         threads.add(threading.current_thread())
         busy.release()
 
-    with ScriptedServer(three) as server:
+    gate = threading.Event()
+    with ScriptedServer(three, gate=gate) as server:
         ws = mode.open(server.url)
         for type in TYPES:
             if method == "on":
                 setattr(ws, "on" + type, handler)
             else:
                 getattr(ws, method)(type, handler)
+        gate.set()
         assert ws.wait_closed(10)
         server.result()
     assert overlaps == []
@@ -254,6 +256,7 @@ def test_system_exit_in_a_handler_on_the_sockets_thread_ends_that_socket_only(mo
         other.wait_for("open")
         one = Recorder(mode.open(server.url), {"open": lambda *_: sys.exit(3)})
         assert one.ws.wait_closed(10)
+        server.wait_connected(2)
         assert server.connections[1].done.wait(10)
         assert server.connections[1].seen.close == (1001, "")
         other.ws.send("still here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -66,12 +67,14 @@ def test_an_attribute_is_none_until_it_is_set_and_then_what_was_set(mode: Mode, 
 
 def test_all_four_attributes_are_called(mode: Mode) -> None:
     seen: list[Any] = []
-    with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "hello") + frame(3))) as server:
+    gate = threading.Event()
+    with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "hello") + frame(3)), gate=gate) as server:
         ws = mode.open(server.url)
         ws.onopen = lambda: seen.append("open")
         ws.onmessage = lambda evt: seen.append(evt.data)
         ws.onerror = lambda evt: seen.append(evt.type)
         ws.onclose = lambda evt: seen.append(evt.code)
+        gate.set()
         assert ws.wait_closed(10)
         server.result()
     assert seen == ["open", "hello", "error", 1006]

@@ -62,12 +62,13 @@ class Connection:
 
     # -- the opening handshake
 
-    def start_tls(self) -> None:
+    def start_tls(self, context: ssl.SSLContext) -> None:
         """Shake hands as TLS does."""
-        assert isinstance(self.sock, ssl.SSLSocket)
         try:
-            self.sock.do_handshake()
-        except OSError:  # the client did not like the certificate
+            tls = context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
+            self.sock = tls
+            tls.do_handshake()
+        except OSError:  # the client did not like the certificate, or is gone
             raise Gone from None
 
     def request(self) -> None:
@@ -343,8 +344,7 @@ class ScriptedServer:
     def _serve(self, c: Connection) -> None:
         try:
             if self._tls:
-                c.sock = self._tls.wrap_socket(c.sock, server_side=True, do_handshake_on_connect=False)
-                c.start_tls()
+                c.start_tls(self._tls)
             if self._gate:
                 c.wait_for(self._gate)
             self._script(c)
