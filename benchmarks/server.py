@@ -15,6 +15,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import os
 import socket
 import ssl
 import sys
@@ -228,7 +229,8 @@ async def serve(tls: bool) -> None:
     loop, over = asyncio.get_running_loop(), asyncio.Event()
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 4096):  # not sys.stdin, whose lock the end of the interpreter would wait for
+            pass
         with contextlib.suppress(RuntimeError):  # the loop has ended first
             loop.call_soon_threadsafe(over.set)
 

@@ -138,7 +138,7 @@ class EventTarget:
     @overload
     def bind(self, event: Literal["close"], fn: _Close) -> None: ...
     @overload
-    def bind(self, event: str, fn: Handler) -> None: ...
+    def bind(self, event: str, fn: _Plain) -> None: ...
     @overload
     def bind(self, event: Literal["open", "error"]) -> Callable[[_Plain], _Plain]: ...
     @overload
@@ -146,7 +146,7 @@ class EventTarget:
     @overload
     def bind(self, event: Literal["close"]) -> Callable[[_Close], _Close]: ...
     @overload
-    def bind(self, event: str) -> Callable[[_H], _H]: ...
+    def bind(self, event: str) -> Callable[[_Plain], _Plain]: ...
 
     def bind(self, event: str, fn: Any = _MISSING) -> Any:
         """Call `fn` at each event of this type; ``@ws.bind(event)`` works as a decorator *(bws extension)*.
@@ -270,8 +270,8 @@ class EventTarget:
             else:
                 # It keeps its place, and an event that is being delivered gets to the function of that moment.
                 old.fn, old.call = new.fn, new.call
-            wake = new is not None and self._release_held(type)
-            self._publish(type, listeners)
+            wake = new is not None and self._flag_held(type)
+            self._publish(type, listeners, first=new is not None)
         if wake:
             self._wake_handlers()
 
@@ -282,8 +282,8 @@ class EventTarget:
                 return
             # The flag goes up before the handler shows: who sees the handler also sees the flag, and
             # delivers what is held before anything newer.
-            wake = self._release_held(type)
-            self._publish(type, (*listeners, new))
+            wake = self._flag_held(type)
+            self._publish(type, (*listeners, new), first=True)
         if wake:
             self._wake_handlers()
 
@@ -299,9 +299,12 @@ class EventTarget:
                     kept.append(listener)
             self._publish(type, tuple(kept))
 
-    def _publish(self, type: str, listeners: tuple[Listener, ...]) -> None:
-        """With the lock held: these are the handlers from now on."""
+    def _publish(self, type: str, listeners: tuple[Listener, ...], first: bool = False) -> None:
+        """With the lock held: these are the handlers from now on; `first`: one of them may be the first ever."""
         self._listeners[type] = listeners
+        if first and not self._held.get(type, True):
+            # Nothing is held, and from now on nothing needs to be: who sees that also sees the handler.
+            del self._held[type]
         self._look_for_only()
 
     def _look_for_only(self) -> None:
@@ -364,13 +367,9 @@ class EventTarget:
         first, self._warned = overflow and not self._warned, self._warned or overflow
         return first
 
-    def _release_held(self, type: str) -> bool:
-        """With the lock held: note that `type` has a handler now; whether something has to be delivered."""
-        held = self._held.get(type)
-        if held is None:
-            return False
-        if not held:
-            del self._held[type]
+    def _flag_held(self, type: str) -> bool:
+        """With the lock held: `type` gets a handler; whether something is held that has to be delivered to it."""
+        if not self._held.get(type):
             return False
         if type not in self._flushes:
             self._flushes.append(type)

@@ -34,9 +34,7 @@ def run(*args: str, input: str | bytes = b"", env: dict[str, str] | None = None,
 @contextmanager
 def running(*args: str, stdin: int | IO[bytes] = subprocess.PIPE) -> Iterator[subprocess.Popen[bytes]]:
     """The program with open pipes; it is ended when the test does not do it."""
-    with subprocess.Popen(
-        [*COMMAND, *args], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as program:
+    with subprocess.Popen([*COMMAND, *args], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
         watchdog = threading.Timer(TIMEOUT, program.kill)
         watchdog.start()
         try:

@@ -120,11 +120,9 @@ class ThreadedEngine:
             raise
 
     def send(self, opcode: int, payload: bytes | memoryview) -> bool:
-        taken = self._outbox.message(opcode, payload)
         if log.isEnabledFor(logging.DEBUG):
-            log.debug(
-                "%s > opcode %d, %d bytes: %s", self._thread.name, opcode, len(payload), brief(bytes(payload[:64]))
-            )
+            self._log_frame(opcode, payload)
+        taken = self._outbox.message(opcode, payload)
         if self._outbox.waiting:
             self.wake()
         return taken
@@ -132,9 +130,18 @@ class ThreadedEngine:
     def ping(self, payload: bytes, callback: Callable[[float], object] | None) -> None:
         if callback is not None:
             self._pings.append((payload, callback, time.perf_counter()))
-        self._outbox.control(PING, payload)
+        self._control_frame(PING, payload)
         if self._outbox.waiting:
             self.wake()
+
+    def _control_frame(self, opcode: int, payload: bytes) -> bool:
+        if log.isEnabledFor(logging.DEBUG):
+            self._log_frame(opcode, payload)
+        return self._outbox.control(opcode, payload)
+
+    def _log_frame(self, opcode: int, payload: bytes | memoryview) -> None:
+        start = brief(bytes(payload[:40])) + ("..." if len(payload) > 40 else "")
+        log.debug("%s > opcode %d, %d bytes: %s", self._thread.name, opcode, len(payload), start)
 
     def close(self, code: int | None, reason: bytes) -> None:
         self._closing = True
@@ -142,7 +149,7 @@ class ThreadedEngine:
         if timeout is not None and not self._outbox.closed:
             self._progress = self._outbox.progress
             self._close_due = time.monotonic() + timeout
-        self._outbox.control(CLOSE, close_payload(code, reason))
+        self._control_frame(CLOSE, close_payload(code, reason))
         self.wake()
 
     def abort(self) -> None:
@@ -399,7 +406,7 @@ class ThreadedEngine:
     def _control(self, opcode: int, payload: bytes) -> None:
         """A control frame, in its place among the messages."""
         if opcode == PING:
-            self._outbox.control(PONG, payload)
+            self._control_frame(PONG, payload)
         elif opcode == PONG:
             self._pong(payload)
         else:
@@ -407,7 +414,7 @@ class ThreadedEngine:
             self._reader.stopped = True
             self._close_due = None
             self._begin_draining()
-            if self._outbox.control(CLOSE, payload):
+            if self._control_frame(CLOSE, payload):
                 self._reader.items.append(CloseFrame())
 
     def _pong(self, payload: bytes) -> None:
@@ -455,7 +462,7 @@ class ThreadedEngine:
                 self._finish(Ending(error=error, failed=True))
                 return
         if now >= next_ping:
-            if not self._outbox.control(PING, self._keepalive):
+            if not self._control_frame(PING, self._keepalive):
                 self._next_ping = self._pong_due = None  # closing has a timer of its own
                 return
             self._next_ping = now + interval
@@ -479,7 +486,7 @@ class ThreadedEngine:
         """Fail the WebSocket connection (RFC 6455 section 7.1.7)."""
         self._begin_draining()
         reason = str(error).partition(" (")[0].encode()[:100].decode("utf-8", "ignore").encode()
-        self._outbox.control(CLOSE, close_payload(error.close_code, reason))
+        self._control_frame(CLOSE, close_payload(error.close_code, reason))
         self._finish(Ending(error=error, failed=True))
 
     def _begin_draining(self) -> None:
@@ -489,7 +496,7 @@ class ThreadedEngine:
 
     def _give_up(self) -> None:
         """close() was called before open was reported, or the interpreter exits."""
-        self._outbox.control(CLOSE, close_payload(1001))
+        self._control_frame(CLOSE, close_payload(1001))
         self._draining = None
         self._finish(Ending(error=connect.Aborted(), failed=True))
 

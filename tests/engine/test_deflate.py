@@ -221,6 +221,7 @@ RFC: dict[str, tuple[list[bytes], list[bytes]]] = {
     "a block with BFINAL": ([bytes.fromhex("f348cdc9c9070000")], [b"Hello"]),
     "two blocks": ([bytes.fromhex("f2480500 0000ffffcac9c90700")], [b"Hello"]),
     "an empty message": ([b"\x00", HELLO], [b"", b"Hello"]),
+    "a block with BFINAL and nothing behind it": ([bytes.fromhex("f348cdc9c90700")] * 2, [b"Hello"] * 2),
     "BFINAL in every message": ([bytes.fromhex("f348cdc9c9070000")] * 3, [b"Hello"] * 3),
     "BFINAL, then without": ([bytes.fromhex("f348cdc9c9070000"), HELLO], [b"Hello", b"Hello"]),
     "two final blocks in a message": ([bytes.fromhex("f348cdc9c90700") * 2 + b"\x00"], [b"HelloHello"]),
@@ -247,6 +248,16 @@ def test_a_stored_block_behind_a_final_one_is_read_however_it_is_cut() -> None:
     data = head + b"\x00" + b"\x00\xff\xff\x00" + text + b"\x00"  # the length begins like an empty block's
     for cut in range(len(head) + 8):
         assert inflate(Inflater(Agreement()), data, cut) == b"abc" + text
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_nothing_is_left_inside_at_the_edges_of_a_step(steps: int) -> None:
+    """Output comes in steps of 64 KiB: around each edge zlib may have used up its input before its output is out."""
+    peer, inflater = Peer(), Inflater(Agreement())
+    for size in range(steps * 65536 - 300, steps * 65536 + 300, 7):
+        assert len(inflate(inflater, peer.message(bytes(size)))) == size
+        mixed = NOISE[:100] + bytes(size)
+        assert inflate(inflater, peer.message(mixed)) == mixed
 
 
 @given(st.lists(st.binary(max_size=2000), max_size=6), st.integers(0, 9), st.integers(1, 50))

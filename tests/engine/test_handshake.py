@@ -76,6 +76,14 @@ def test_a_host_of_the_programs_own_stands_where_the_host_stands() -> None:
     assert [line for line in found if line.lower().startswith("host:")] == ["host: virtual.example"]
 
 
+def test_a_header_of_the_programs_own_replaces_what_would_be_sent_by_default() -> None:
+    found = lines("ws://example.com", headers={"origin": "null", "User-agent": "mine/1"})
+    assert [line for line in found if line.lower().startswith(("origin", "user-agent"))] == [
+        "origin: null",
+        "User-agent: mine/1",
+    ]
+
+
 def test_an_empty_origin_and_user_agent_leave_their_lines_out() -> None:
     found = lines("ws://example.com", origin="", user_agent="")
     assert not [line for line in found if line.startswith(("Origin", "User-Agent"))]

@@ -1,0 +1,338 @@
+"""The edges: hooks that raise, threads that cannot start, loops that are not there, slow peers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import bws
+from bws import _target
+from tests.conftest import TIMEOUT, Mode, Recorder, run_python
+from tests.wire.frames import CLOSE, PING, TEXT, close_frame, frame
+from tests.wire.server import Connection, ScriptedServer
+
+Call = Callable[[], None]
+HELLO = frame(TEXT, "hello") + close_frame(1000)
+
+
+def greet(c: Connection) -> None:
+    """A message, and a close frame."""
+    c.handshake(then=HELLO)
+
+
+def bad(*_: object) -> None:
+    raise ValueError("from a handler")
+
+
+# -- the hooks that hear of a handler's exception
+
+
+class Loop:
+    """What `dispatch` may be a method of: a loop that runs things on the test's thread, and has a hook."""
+
+    def __init__(self, hook: Callable[[Any], object]) -> None:
+        self.calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        self._hook = hook
+
+    def put(self, call: Call) -> None:
+        self.calls.put(call)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self._hook(context["exception"])
+
+    def run(self, recorder: Recorder) -> list[Any]:
+        """Run what comes until the socket has closed."""
+        while not recorder.of("close"):
+            self.calls.get(timeout=TIMEOUT)()
+        return recorder.entries
+
+
+class Put:
+    """A `dispatch` that has a hook of its own."""
+
+    def __init__(self, loop: Loop, hook: Callable[[BaseException], object]) -> None:
+        self._put = loop.put
+        self.report_exception = hook
+
+    def __call__(self, call: Call) -> None:
+        self._put(call)
+
+
+def dispatched(kind: str, hook: Callable[[Any], object], monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The events of a socket whose message handler raises, with this hook in this place."""
+    other: list[BaseException] = []
+    loop = Loop(hook if kind == "loop" else other.append)
+    dispatch: Callable[[Call], object] = loop.put
+    if kind == "dispatch":
+        dispatch = Put(loop, hook)
+    elif kind == "sys":
+        dispatch = loop.calls.put
+        monkeypatch.setattr(sys, "excepthook", lambda _type, exc, _traceback: hook(exc))
+    with ScriptedServer(greet) as server:
+        entries = loop.run(Recorder(bws.WebSocket(server.url, dispatch=dispatch), {"message": bad}))
+    assert other == []
+    return entries
+
+
+@pytest.mark.parametrize("kind", ["loop", "dispatch", "sys"])
+def test_an_exception_goes_to_the_nearest_hook(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[BaseException] = []
+    entries = dispatched(kind, raised.append, monkeypatch)
+    assert [str(exc) for exc in raised] == ["from a handler"]
+    assert entries == [("open", 1), ("message", 1, "hello"), ("close", 3, 1000, "", True)]
+
+
+@pytest.mark.parametrize("kind", ["loop", "dispatch", "sys", "threading"])
+def test_a_hook_that_raises_is_logged_and_ends_nothing(
+    kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def hook(_: object) -> None:
+        raise KeyError("from the hook")
+
+    if kind == "threading":
+        monkeypatch.setattr(threading, "excepthook", hook)
+        with ScriptedServer(greet) as server:
+            entries = Recorder(bws.WebSocket(server.url), {"message": bad}).closed()
+    else:
+        entries = dispatched(kind, hook, monkeypatch)
+    assert entries == [("open", 1), ("message", 1, "hello"), ("close", 3, 1000, "", True)]
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [record.name for record in errors] == ["bws"]
+    assert errors[0].exc_info is not None
+    assert isinstance(errors[0].exc_info[1], KeyError)
+
+
+def test_system_exit_of_one_handler_does_not_keep_the_others_from_running() -> None:
+    calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
+    left: list[object] = []
+    with ScriptedServer(greet) as server:
+        ws = bws.WebSocket(server.url, dispatch=calls.put)
+        ws.bind("message", lambda: sys.exit(3))
+        recorder = Recorder(ws)
+        while not recorder.of("close"):
+            try:
+                calls.get(timeout=TIMEOUT)()
+            except SystemExit as exc:
+                left.append(exc.code)
+    assert left == [3]
+    assert recorder.types == ["open", "message", "close"]
+
+
+def test_system_exit_where_dispatch_runs_things_at_once_ends_the_socket() -> None:
+    with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "hello"))) as server:
+        recorder = Recorder(
+            bws.WebSocket(server.url, dispatch=lambda call: call()), {"message": lambda *_: sys.exit(3)}
+        )
+        assert recorder.closed()[-1][:2] == ("close", 3)
+        assert server.result().close == (1001, "")
+
+
+# -- waiting where it cannot succeed
+
+
+class Known:
+    """A `dispatch` that knows its thread."""
+
+    def __init__(self) -> None:
+        self.thread_ident = threading.get_ident()
+        self.calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
+
+    def __call__(self, call: Call) -> None:
+        self.calls.put(call)
+
+
+def test_with_on_the_thread_of_the_loop_is_an_error_and_leaves_nothing_behind() -> None:
+    dispatch = Known()
+    with ScriptedServer(Connection.handshake) as server:
+        ws = bws.WebSocket(server.url, dispatch=dispatch)
+        with pytest.raises(RuntimeError, match="on the thread that runs"), ws:
+            pass
+        closed = threading.Event()
+        ws.bind("close", closed.set)
+        while not closed.is_set():
+            dispatch.calls.get(timeout=TIMEOUT)()
+        assert ws.readyState == 3
+
+
+def test_with_says_when_nobody_runs_what_is_dispatched() -> None:
+    calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
+    with ScriptedServer(Connection.handshake) as server:
+        ws = bws.WebSocket(server.url, dispatch=calls.put, open_timeout=0.1)
+        with pytest.raises(ConnectionError, match="'open' event was not delivered"), ws:
+            pass
+        assert server.result().end in ("eof", "reset")
+        while ws.readyState != 3:
+            calls.get(timeout=TIMEOUT)()
+
+
+def test_a_ping_before_open_is_refused() -> None:
+    gate = threading.Event()
+    with ScriptedServer(Connection.handshake, gate=gate) as server:
+        ws = bws.WebSocket(server.url)
+        with pytest.raises(bws.InvalidStateError, match="before open"):
+            ws.ping()
+        gate.set()
+        ws.close()
+        assert ws.wait_closed(TIMEOUT)
+
+
+def test_without_open_timeout_it_waits_for_as_long_as_it_takes(mode: Mode) -> None:
+    gate = threading.Event()
+    with ScriptedServer(greet, gate=gate) as server:
+        recorder = Recorder(mode.open(server.url, open_timeout=None, close_timeout=None))
+        server.wait_connected()
+        gate.set()
+        assert recorder.closed()[0] == ("open", 1)
+
+
+# -- what the system has not
+
+
+def count_descriptors() -> int:
+    """Descriptors of this process, or of the first 200 numbers that there are."""
+
+    def exists(fd: int) -> bool:
+        try:
+            os.fstat(fd)
+        except OSError:
+            return False
+        return True
+
+    return sum(map(exists, range(200)))
+
+
+def no_start(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Threads whose name begins so cannot be started, as when there are too many."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith(name):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+def test_a_thread_that_cannot_start_raises_in_the_constructor_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ScriptedServer(greet) as server:
+        before = count_descriptors()
+        with monkeypatch.context() as patch:
+            no_start(patch, "bws ws:")
+            for _ in range(3):
+                with pytest.raises(RuntimeError, match="can't start new thread"):
+                    bws.WebSocket(server.url)
+        assert count_descriptors() == before
+        assert Recorder(bws.WebSocket(server.url)).closed()[-1] == ("close", 3, 1000, "", True)
+
+
+def test_a_connection_works_without_the_thread_that_stands_in_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_start(monkeypatch, "bws relief")
+    with ScriptedServer(greet) as server:
+        recorder = Recorder(bws.WebSocket(server.url), {"message": lambda *_: threading.Event().wait(0.1)})
+        assert recorder.closed() == [("open", 1), ("message", 1, "hello"), ("close", 3, 1000, "", True)]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "import sys, types; sys.modules['websocket'] = types.ModuleType('websocket')",
+        "import sys; sys.modules['websocket'] = None",
+        """
+import sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == 'websocket':
+            raise ImportError('broken')
+sys.meta_path.insert(0, Finder())
+""",
+    ],
+)
+def test_a_module_named_websocket_that_is_another_is_not_taken_for_it(module: str) -> None:
+    done = run_python(f"{module}\nimport bws\nprint(bws.supported)")
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+def test_websocket_client_that_is_loaded_already_is_used() -> None:
+    done = run_python("import websocket, bws\nprint(bws.supported)")
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+# -- slow peers
+
+
+def test_what_is_queued_goes_out_before_the_close_however_long_it_takes() -> None:
+    """A peer that reads on, slowly, is not cut off at close_timeout: that begins when the queue is empty."""
+    count = 300
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        for _ in range(count):
+            c.read_frame()
+            c.pause(0.005)
+
+    with ScriptedServer(script, receive_buffer=65536) as server:
+        recorder = Recorder(bws.WebSocket(server.url, close_timeout=1, compression=False))
+        recorder.wait_for("open")
+        for _ in range(count):
+            recorder.ws.send(bytes(100_000))
+        recorder.ws.ping(b"behind")
+        assert recorder.ws.bufferedAmount > 0
+        start = time.monotonic()
+        recorder.ws.close(3000, "done")
+        assert recorder.closed()[1:] == [("close", 3, 3000, "done", True)]
+        assert time.monotonic() - start > 1
+        seen = server.result()
+    assert [got.opcode for got in seen.frames] == [2] * count + [PING, CLOSE]
+
+
+def test_the_peers_close_waits_for_what_is_queued() -> None:
+    """The peer has sent its close frame and goes on reading: it gets everything, however slowly."""
+    count = 40
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.read_frame()
+        c.close(1000, "bye")
+        for _ in range(count - 1):
+            c.read_frame()
+            c.pause(0.01)
+        c.read_until(CLOSE)
+
+    with ScriptedServer(script, receive_buffer=65536) as server:
+        recorder = Recorder(bws.WebSocket(server.url, compression=False), {"open": send_all(count)})
+        assert recorder.closed() == [("open", 1), ("close", 3, 1000, "bye", True)]
+        assert [got.opcode for got in server.result().frames] == [2] * count + [CLOSE]
+
+
+def send_all(count: int) -> Callable[[Recorder, Any], None]:
+    """A handler that sends so many messages of 100 kB."""
+
+    def handler(r: Recorder, _: Any) -> None:
+        for _n in range(count):
+            r.ws.send(bytes(100_000))
+
+    return handler
+
+
+# -- handlers as attributes
+
+
+def test_an_attribute_whose_handler_was_unbound_is_none_again() -> None:
+    with ScriptedServer(greet) as server:
+        ws = bws.WebSocket(server.url)
+        ws.onmessage = bad
+        ws.unbind("message", bad)
+        assert ws.onmessage is None
+        assert isinstance(bws.WebSocket.onmessage, _target._On)
+        assert "onmessage" in (bws.WebSocket.onmessage.__doc__ or "")
+        assert ws.wait_closed(TIMEOUT)
