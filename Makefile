@@ -17,11 +17,11 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test check format types coverage bench docs clean
+.PHONY: help run test check format types coverage bench bench-quick docs clean
 
 help:
 	@echo "make TARGET, where TARGET is one of"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  %-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  %-12s %s\n", $$1, $$2 }'
 
 run: $(VENV)/.for-run ## Talk to an echo server that it starts; URL=ws://... for another one, ARGS="..." for options
 	@"$(PY)" -m bws_cli.echo_cli $${URL:+"$$URL"} $(ARGS)
@@ -47,9 +47,11 @@ coverage: $(VENV)/.for-dev ## Run the tests and fail when too little of bws/ is 
 	"$(PY)" -m coverage combine --quiet
 	"$(PY)" -m coverage report
 
-bench: $(VENV)/.for-dev ## Measure bws beside other clients
-	@if [ -f benchmarks/__main__.py ]; then "$(PY)" -m benchmarks $(ARGS); \
-	else echo "There are no benchmarks in this version: nothing was measured." >&2; fi
+bench: $(VENV)/.for-bench ## Measure bws beside other clients, about ten minutes; ARGS="..." for options
+	@"$(PY)" -m benchmarks $(ARGS)
+
+bench-quick: $(VENV)/.for-bench ## A part of it, one round, under a minute
+	@"$(PY)" -m benchmarks --quick $(ARGS)
 
 docs: $(VENV)/.for-docs ## Build the documentation into docs/_build/html; a warning is an error
 	"$(PY)" -m sphinx -E -W --keep-going -q -b html docs docs/_build/html
@@ -79,6 +81,11 @@ $(VENV)/.for-dev: $(INTERPRETER) $(SOURCES)
 	@echo "Installing the tools for development into $(VENV)" >&2
 	@$(INSTALL) ".[dev]" </dev/null >&2
 	@touch "$(VENV)/.for-run" "$@"
+
+$(VENV)/.for-bench: $(VENV)/.for-dev
+	@echo "Installing the clients that are measured into $(VENV)" >&2
+	@$(INSTALL) ".[bench]" </dev/null >&2 || echo "picows does not install here: it is left out" >&2
+	@touch "$@"
 
 $(VENV)/.for-docs: $(INTERPRETER) $(SOURCES)
 	@echo "Installing Sphinx into $(VENV)" >&2

@@ -12,6 +12,7 @@
 ``supported`` is False when websocket-client cannot be imported; then ``WebSocket(...)`` raises NotImplementedError.
 """
 
+from . import dispatch
 from ._engine import supported
 from ._version import __version__
 from ._websocket import WebSocket
@@ -28,5 +29,6 @@ __all__ = [
     "MessageEvent",
     "WebSocket",
     "__version__",
+    "dispatch",
     "supported",
 ]

@@ -240,8 +240,14 @@ class Dispatched:
             return False
         end = time.perf_counter() + SLICE_TIME
         target._deliver_held()
+        spend = getattr(self._dispatch, "spend", None)  # bws.dispatch.Queue counts
         while True:
-            items = tuple(islice(self._current, SLICE_ITEMS))
+            allowed = SLICE_ITEMS if spend is None else spend(SLICE_ITEMS)
+            if not allowed:
+                return True
+            items = tuple(islice(self._current, allowed))
+            if spend is not None:
+                spend(len(items) - allowed)
             if items:
                 target._take(items)
             elif not self._next():

@@ -131,6 +131,7 @@ def test_the_reference_has_every_public_name() -> None:
     page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     shown = set(re.findall(r"^\.\. (?:autoclass|autoexception|autofunction):: bws\.(\w+)$", page, re.MULTILINE))
     shown |= set(re.findall(r"^\.\. data:: (\w+)$", page, re.MULTILINE))
+    shown |= set(re.findall(r"^\.\. module:: bws\.(\w+)$", page, re.MULTILINE))
     assert set(bws.__all__) - shown == set()
 
 

@@ -1,0 +1,118 @@
+"""For programs that look after their events now and then: game loops, scripts, tests."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from .._system import capped, wait_for
+
+__all__ = ["Queue"]
+
+
+class Queue:
+    """A queue of events, whose handlers run in `run_pending` and `run_until`, on the thread that calls them.
+
+    ::
+
+        events = bws.dispatch.Queue()
+        ws = bws.WebSocket(url, dispatch=events)
+        while playing:
+            events.run_pending()
+            draw()
+
+    One queue may serve any number of sockets. One thread at a time runs it.
+
+    Attributes:
+        thread_ident: The thread that ran it last, at first the one that made it: there `wait_open` and its like
+            raise RuntimeError instead of waiting for what could not happen.
+    """
+
+    def __init__(self) -> None:
+        self._calls: deque[Callable[[], object]] = deque()
+        self._arrived = threading.Condition()  # said when something comes
+        self._left: int | None = None  # events that may still be delivered by the present run; None for all
+        self._done = 0  # events that it has delivered
+        self._asked = False  # whether a socket has called `spend`
+        self.thread_ident = threading.get_ident()
+
+    def __call__(self, call: Callable[[], object]) -> None:
+        """Take a callable to run; may be called from any thread."""
+        with self._arrived:
+            self._calls.append(call)
+            self._arrived.notify()
+
+    def __len__(self) -> int:
+        """Callables that wait; each may deliver several events."""
+        return len(self._calls)
+
+    def __bool__(self) -> bool:
+        """True, also when nothing waits."""
+        return True
+
+    def run_pending(self, max_events: int | None = None) -> int:
+        """Deliver what has arrived, without waiting.
+
+        Args:
+            max_events: How many events at most; None for all that are there when it is called, and what comes
+                while their handlers run.
+
+        Returns:
+            How many were delivered.
+
+        Raises:
+            ValueError: `max_events` is negative.
+        """
+        if max_events is not None and max_events < 0:
+            raise ValueError(f"max_events={max_events!r} must be 0, a positive number of events, or None")
+        self.thread_ident = threading.get_ident()
+        before, self._left = self._left, max_events
+        start = self._done
+        try:
+            while self._calls and self._left != 0:
+                call = self._calls.popleft()
+                self._asked = False
+                call()
+                if not self._asked:
+                    self.spend(1)  # a callable of the program's own counts as one event
+        finally:
+            self._left = before
+        return self._done - start
+
+    def run_until(self, predicate: Callable[[], object], timeout: float | None = None) -> bool:
+        """Deliver events as they come, until `predicate` is true; Ctrl-C interrupts it.
+
+        Args:
+            predicate: Looked at before the first event and after each.
+            timeout: Seconds, or None for no limit.
+
+        Returns:
+            Whether `predicate` was true before the time was up.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        while not predicate():
+            if self.run_pending(1):
+                continue
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            with self._arrived:
+                wait_for(self._arrived, lambda: bool(self._calls), None if left is None else capped(left))
+        return True
+
+    def spend(self, events: int) -> int:
+        """How many of `events` may be delivered now; a negative number gives back what was not there.
+
+        Called by the sockets.
+        """
+        self._asked = True
+        if self._left is not None:
+            events = min(events, self._left)
+            self._left -= events
+        self._done += events
+        return events
+
+    def __repr__(self) -> str:
+        return f"<bws.dispatch.Queue {len(self._calls)} waiting>"
