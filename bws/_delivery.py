@@ -197,7 +197,7 @@ class Dispatched:
                     target._leave()
                 return
             except Exception as exc:
-                log.warning("dispatch raised %r: its loop is gone, so the connection is closed", exc)
+                log.info("dispatch raised %r: its loop is gone, so the connection is closed", exc)
                 self._gone = True
                 target = self._ref()
                 if target is not None:

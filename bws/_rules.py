@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import inspect
 import re
 import ssl as _ssl
 import sys
@@ -205,12 +207,21 @@ def check_wait(option: str, value: float | None) -> float | None:
 
 def check_dispatch(dispatch: object) -> Callable[[Callable[[], None]], object] | None:
     """A callable that takes a zero-argument callable, or None."""
-    if dispatch is not None and not callable(dispatch):
+    if dispatch is None:
+        return None
+    good = callable(dispatch)
+    if callable(dispatch):
+        with contextlib.suppress(ValueError):  # some builtins have no signature
+            try:
+                inspect.signature(dispatch, follow_wrapped=False).bind(None)
+            except TypeError:
+                good = False
+    if not good:
         raise TypeError(
             "dispatch must be a callable that gets a zero-argument callable run on your thread, such as "
             f"loop.call_soon_threadsafe, or None; not {brief(dispatch)}"
         )
-    return cast("Callable[[Callable[[], None]], object] | None", dispatch)
+    return cast("Callable[[Callable[[], None]], object]", dispatch)
 
 
 def _check_headers(
@@ -361,16 +372,17 @@ def buffer_of(option: str, data: Any) -> bytes | memoryview:
 
     Raises:
         TypeError: It is not one.
+        ValueError: It is a memoryview that has been released.
     """
     try:
         view = memoryview(data)
     except TypeError:
-        raise TypeError(
-            f"{option} must be a str (text) or bytes-like (binary), not {type(data).__name__} {brief(data)}; "
-            "for other values send json.dumps(value)"
-        ) from None
+        expected = "a str (text) or bytes-like (binary)" if option == "data" else "bytes-like"
+        fix = "; for other values send json.dumps(value)" if option == "data" else ""
+        raise TypeError(f"{option} must be {expected}, not {type(data).__name__} {brief(data)}{fix}") from None
+    except ValueError as exc:
+        raise ValueError(f"{option} {brief(data)} cannot be read: {exc}") from None
     if not view.c_contiguous:
-        raise TypeError(
-            f"{option} must be a C-contiguous buffer; send bytes({type(data).__name__}) instead of {brief(data)}"
-        )
+        name = type(data).__name__
+        raise TypeError(f"{option} must be a C-contiguous buffer; send bytes({name}) instead of {brief(data)}")
     return view.cast("B") if view.nbytes else b""

@@ -65,15 +65,22 @@ def socket_error(code: int) -> OSError:
 class Waker:
     """Something to poll that another thread, or this one, can make readable."""
 
-    __slots__ = ("_lock", "_read", "_set", "_write")
+    __slots__ = ("_lock", "_read", "_set", "_write", "error")
 
     def __init__(self) -> None:
         # Guards the descriptors against being closed, and given to somebody else, while they are written to.
         # A signal handler may come in while its own thread holds it, and do no harm: hence an RLock.
         self._lock = threading.RLock()
         self._set = False
-        self._read: int | socket.socket
-        self._write: int | socket.socket
+        self._read: int | socket.socket = -1
+        self._write: int | socket.socket = -1
+        self.error: OSError | None = None  # why there is none: no descriptor was left
+        try:
+            self._open()
+        except OSError as exc:
+            self.error = exc
+
+    def _open(self) -> None:
         if hasattr(os, "eventfd"):  # Linux: one descriptor instead of two
             self._read = self._write = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         else:
@@ -122,6 +129,8 @@ class Waker:
         self.close()
 
 
+_READABLE = (True, False, False)
+
 if hasattr(select, "poll"):
 
     class Poller:
@@ -150,8 +159,11 @@ if hasattr(select, "poll"):
                 if fd >= 0:
                     self._poll.register(fd, events)
                 self._sock, self._events = fd, events
+            polled = self._poll.poll(None if timeout is None else capped(timeout) * 1000)
+            if polled == [(fd, select.POLLIN)]:
+                return _READABLE  # nearly always
             readable = writable = woken = False
-            for ready, got in self._poll.poll(None if timeout is None else capped(timeout) * 1000):
+            for ready, got in polled:
                 if ready == self._waker:
                     woken = True
                 else:

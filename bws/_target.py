@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
+import types
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from ._text import brief
 from .events import CloseEvent, DOMEvent, MessageEvent
+
+if TYPE_CHECKING:
+    from ._websocket import WebSocket
 
 __all__ = ["EVENTS", "EventTarget", "Handler"]
 
@@ -55,8 +59,15 @@ def one_argument(fn: Handler) -> Callable[[Any], object]:
     """
     if not callable(fn):
         raise TypeError(f"a handler must be callable, not {brief(fn)}")
+    if inspect.iscoroutinefunction(fn) or inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise TypeError(
+            f"handler {brief(fn)} is a coroutine or generator function, whose body would never run; bind a plain "
+            "function, such as lambda evt: asyncio.ensure_future(handler(evt)) with dispatch=loop.call_soon_threadsafe"
+        )
     try:
-        signature = inspect.signature(fn)
+        signature = inspect.signature(fn, follow_wrapped=False)  # that of what is called
+        if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in signature.parameters.values()):
+            signature = inspect.signature(fn)  # a decorator that passes on what it gets: its function decides
     except (ValueError, TypeError):
         return fn  # some builtins have no signature: they get the event, as in the browser
     try:
@@ -317,7 +328,7 @@ class EventTarget:
 
     def _call(self, listeners: tuple[Listener, ...], event: DOMEvent) -> None:
         """Call each of `listeners` that has not been removed meanwhile."""
-        event.target = self
+        event.target = cast("WebSocket", self)
         leaving: BaseException | None = None
         for listener in listeners:
             if listener.removed:
@@ -423,9 +434,12 @@ class EventTarget:
         raise NotImplementedError
 
 
+_METHODS = (types.MethodType, types.BuiltinMethodType, types.MethodWrapperType)
+
+
 def same(a: Handler, b: Handler) -> bool:
-    """Whether two handlers are one: bound methods are made anew at each access, so identity is not enough."""
-    return a is b or bool(a == b)
+    """Whether two handlers are one: by identity, but for methods, which are made anew at each access."""
+    return a is b or (isinstance(a, _METHODS) and isinstance(b, _METHODS) and bool(a == b))
 
 
 def _check_type(type: str) -> None:

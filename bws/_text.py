@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 __all__ = ["brief", "printable", "without_password"]
 
+_URL = re.compile(r"((?:\s*[A-Za-z][A-Za-z0-9+.\-]*:)?[\s/\\]*)([^/\\?#]*)(.*)", re.DOTALL)
 _SHOWN = 40  # characters of a payload in a repr
 
 
@@ -11,7 +14,10 @@ def brief(value: object, limit: int = _SHOWN) -> str:
     """``repr(value)``, cut so that no payload floods a log line."""
     if isinstance(value, (str, bytes)) and len(value) > limit:
         return f"{value[:limit]!r}... ({len(value):,} {'characters' if isinstance(value, str) else 'bytes'})"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # a repr of the program's own, or an int of over 4,300 digits
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= 2 * limit else text[: 2 * limit] + "..."
 
 
@@ -21,7 +27,6 @@ def printable(text: str, limit: int = 80) -> str:
 
 
 def without_password(url: str) -> str:
-    """A URL as it may be shown and logged: without what is before the ``@``."""
-    scheme, slashes, rest = url.partition("//")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{slashes}{authority.rpartition('@')[2]}{slash}{path}"
+    """A URL as it may be shown and logged: without what is before the ``@``, also where slashes are mistyped."""
+    start, authority, rest = _URL.match(url).groups()  # type: ignore[union-attr] # it matches everything
+    return f"{start}{authority.rpartition('@')[2]}{rest}"

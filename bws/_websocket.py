@@ -17,7 +17,7 @@ from ._engine.interface import CloseFrame, Item, Opened, Pong
 from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT
 from ._state import CLOSED, CLOSING, CONNECTING, OPEN, Ending, Fact, Verdict, judge, step
 from ._system import wait_for
-from ._target import EventTarget
+from ._target import EventTarget, one_argument
 from ._text import brief, without_password
 from .errors import InvalidStateError
 from .events import CloseEvent, DOMEvent, MessageEvent
@@ -68,9 +68,9 @@ class WebSocket(EventTarget):
     """
 
     __slots__ = (
-        "__weakref__", "_aborted", "_binary_type", "_changed", "_close_done", "_delivery", "_dropped", "_engine",
-        "_extensions", "_muted", "_open_done", "_over", "_protocol", "_quiet", "_refused", "_settings", "_state",
-        "_verdict",
+        "__dict__", "__weakref__", "_aborted", "_binary_type", "_changed", "_close_done", "_delivery", "_dropped",
+        "_engine", "_extensions", "_muted", "_open_done", "_over", "_protocol", "_quiet", "_refused", "_settings",
+        "_state", "_verdict",
     )  # fmt: skip
 
     CONNECTING: ClassVar[int] = CONNECTING
@@ -174,6 +174,9 @@ class WebSocket(EventTarget):
         if isinstance(value, str) and value in BINARY_TYPES:
             self._binary_type = value
 
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise TypeError("a WebSocket cannot be copied or pickled: there is one connection")
+
     def _log(self, message: str, *args: object) -> None:
         if log.isEnabledFor(logging.INFO):
             log.info("%s: " + message, repr(self), *args)  # the repr of now: a record may be formatted later
@@ -231,10 +234,11 @@ class WebSocket(EventTarget):
             raise ValueError(f"payload {brief(data)} has {len(data)} bytes; a ping takes at most {MAX_PING}")
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be a callable that takes seconds, or None; not {brief(callback)}")
+        call = None if callback is None else one_argument(callback)
         if self._state == CONNECTING:
             raise InvalidStateError("ping() before open: wait for the 'open' event, or call wait_open() first")
         if self._state == OPEN:
-            self._engine.ping(data, callback)
+            self._engine.ping(data, call)
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
         """Begin to close; never blocks (https://websockets.spec.whatwg.org/#dom-websocket-close).

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ._text import brief
 
 if TYPE_CHECKING:
-    from ._target import EventTarget
+    from ._websocket import WebSocket
 
 __all__ = ["CloseEvent", "DOMEvent", "MessageEvent"]
 
@@ -29,7 +29,7 @@ class DOMEvent:
     __slots__ = ("__dict__", "target", "timeStamp")
 
     type: str = ""
-    target: EventTarget | None
+    target: WebSocket | None
     timeStamp: float
     error: BaseException | None = None
 
@@ -43,7 +43,7 @@ class DOMEvent:
             self.error = error
 
     @property
-    def currentTarget(self) -> EventTarget | None:
+    def currentTarget(self) -> WebSocket | None:
         """The same object as `target`."""
         return self.target
 

@@ -18,6 +18,11 @@ def escaped(text: str) -> str:
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def without_password(url: str) -> str:
+    """The serialized URL of a socket, as it may be shown: without ``user:password@``."""
+    return re.sub(r"//[^/?#]*@", "//", url, count=1)
+
+
 def one_line(text: str) -> str:
     """The text with its line ends spelled out: in a pipe a message is a line."""
     return text.replace("\r", "\\r").replace("\n", "\\n")

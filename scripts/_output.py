@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import bws
 
-from ._format import Format, escaped
+from ._format import Format, escaped, without_password
 
 LONGEST = 20_000  # characters of one message on a terminal
 _GREEN, _DIM, _PLAIN = "\x1b[32m", "\x1b[2m", "\x1b[0m"
@@ -84,10 +84,10 @@ class Output:
     def opened(self, ws: bws.WebSocket) -> None:
         """Tell that the connection is open."""
         if self._jsonl:
-            self._json("open", url=ws.url, protocol=ws.protocol, extensions=ws.extensions)
+            self._json("open", url=without_password(ws.url), protocol=ws.protocol, extensions=ws.extensions)
         elif self._interactive:
             protocol = f", subprotocol {ws.protocol}" if ws.protocol else ""
-            self.note(f"connected to {ws.url}{protocol}; /help lists the commands")
+            self.note(f"connected to {without_password(ws.url)}{protocol}; /help lists the commands")
 
     def failed(self, evt: bws.DOMEvent) -> None:
         """Tell of an ``error`` event."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import bws
 
+from ._format import without_password
 from ._options import Options
 from ._output import Output
 
@@ -155,7 +156,7 @@ class Session:
         if self.ws.wait_open():
             return True
         self.ws.wait_closed(PATIENCE)  # its handlers have something to say
-        self.output.note(f"cannot connect to {self.ws.url}: {self._failure or 'closed'}")
+        self.output.note(f"cannot connect to {without_password(self.ws.url)}: {self._failure or 'closed'}")
         return False
 
     def stop(self) -> None:

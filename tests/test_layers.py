@@ -97,7 +97,7 @@ def test_the_reader_finds_what_is_there() -> None:
     assert len(CORE) > 15
     assert own("bws._state") == set()
     assert {"bws.errors", "bws._engine.interface", "bws._engine.connect"} <= own("bws._engine.threaded")
-    assert "bws._target" in own("bws.events", typing=True) - own("bws.events")
+    assert "bws._websocket" in own("bws.events", typing=True) - own("bws.events")
 
 
 BOTTOM = ["bws.errors", "bws._state", "bws._system", "bws._text", "bws._version"]
@@ -113,7 +113,7 @@ ARROWS = {
     "bws.events": {"bws._text"},  # and its target, for a type checker only
     "bws._settings": {"bws._version"},
     "bws._rules": {"bws.errors", "bws._settings", "bws._text"},
-    "bws._target": {"bws.events", "bws._text"},
+    "bws._target": {"bws.events", "bws._text", "bws._websocket"},  # the last for a type checker only
     "bws._lifetime": set[str](),
     "bws._delivery": {"bws._engine.interface", "bws._lifetime", "bws._settings"},
 }

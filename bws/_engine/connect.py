@@ -13,11 +13,11 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from .._settings import Address, Settings
 from .._system import KEEPALIVE, Poller, Waker, capped, proxy_possible, socket_error
-from .._text import printable
+from .._text import brief, printable, without_password
 from ..errors import HandshakeError, ProxyError
 from .handshake import HeadReader
 
@@ -342,18 +342,38 @@ def _environment_proxy(address: Address) -> str | None:
     return chosen if "://" in chosen else "http://" + chosen
 
 
+def _proxy_parts(proxy: str, port: int) -> tuple[SplitResult, str]:
+    """A proxy's URL taken apart, and how it is shown; `port`: the default.
+
+    Raises:
+        ProxyError: The environment has something else than a proxy's URL.
+    """
+    try:
+        parts = urlsplit(proxy)
+        if parts.scheme in ("http", "socks4", "socks4a", "socks5", "socks5h") and parts.hostname:
+            return parts, f"proxy {parts.hostname!r} port {parts.port or port}"
+    except ValueError:
+        pass
+    raise ProxyError(
+        f"proxy {brief(without_password(proxy))}, from the environment, is not usable; expected http, socks4, socks4a, "
+        "socks5 or socks5h, a host and a port, or proxy=None"
+    )
+
+
 def _http_proxy(proxy: str, address: Address, patience: Patience) -> socket.socket:
     """A tunnel (RFC 9110 section 9.3.6)."""
-    parts = urlsplit(proxy)
-    if parts.scheme != "http" or not parts.hostname:
-        raise ProxyError(f"proxy {parts.scheme}://...: expected http, socks4, socks4a, socks5 or socks5h and a host")
-    shown = f"proxy {parts.hostname!r} port {parts.port or 80}"
+    parts, shown = _proxy_parts(proxy, 80)
     host = f"[{address.host}]" if ":" in address.host else address.host
     lines = [f"CONNECT {host}:{address.port} HTTP/1.1", f"Host: {host}:{address.port}"]
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
         lines.append("Proxy-Authorization: Basic " + base64.b64encode(pair).decode("ascii"))
-    sock = _tcp(parts.hostname, parts.port or 80, patience)
+    try:
+        sock = _tcp(parts.hostname or "", parts.port or 80, patience)
+    except (Aborted, TimeoutError):
+        raise
+    except OSError as exc:
+        raise explained(exc, shown) from exc
     try:
         patience.stage = f"waiting for {shown}"
         write(sock, ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"), patience)
@@ -381,9 +401,8 @@ def _socks(proxy: str, address: Address, patience: Patience) -> socket.socket:
         from python_socks.sync import Proxy
     except ImportError:
         raise ProxyError("a SOCKS proxy needs the package python-socks; run: pip install 'bws[socks]'") from None
-    parts = urlsplit(proxy)
+    parts, shown = _proxy_parts(proxy, 1080)
     kind = ProxyType.SOCKS4 if parts.scheme in ("socks4", "socks4a") else ProxyType.SOCKS5
-    shown = f"proxy {parts.hostname!r} port {parts.port or 1080}"
     patience.stage = f"waiting for {shown}"
     client = Proxy(
         proxy_type=kind,

@@ -78,6 +78,9 @@ class Relief:
             if self._thread is None:
                 try:
                     self._waker = self._waker or Waker()
+                    if self._waker.error is not None:
+                        self._waker = None
+                        return
                     self._thread = threading.Thread(target=self._run, name="bws relief", daemon=True)
                     self._thread.start()
                 except (RuntimeError, OSError):

@@ -26,7 +26,7 @@ from .relief import dismiss, hire
 __all__ = ["ThreadedEngine"]
 
 RECEIVE = 64 * 1024  # bytes a recv()
-LARGE = 120 * 1024  # inside a large frame; from 128 KiB on malloc() gets fresh pages each time, which takes longer
+LARGE = 256 * 1024  # when the last one was full; not always, as not every malloc() is quick with so much
 MAX_PONGS = 1_000  # that wait for a peer that pings and does not read
 LINGER = 2.0  # s that the peer has to end TCP when the closing handshake is done, or the connection failed
 
@@ -54,6 +54,7 @@ class ThreadedEngine:
         "_closing",
         "_draining",
         "_ending",
+        "_full",
         "_io",
         "_keepalive",
         "_listener",
@@ -86,6 +87,7 @@ class ThreadedEngine:
         self._sock: socket.socket | None = None
         self._patience: connect.Patience | None = None  # while connecting
         self._tls = False
+        self._full = False  # whether the last recv() brought as much as it might
         self._write_to_read = False  # TLS has to write something before it can read on
         # Reading; guarded by _io.
         self._io = threading.Lock()
@@ -197,6 +199,8 @@ class ThreadedEngine:
             with _importing:
                 from . import wrap  # imports websocket-client, once for the process; see _engine/__init__.py
             log.info("%s: connecting", self._thread.name)
+            if self._waker.error is not None:
+                raise self._waker.error
             patience = connect.Patience(self._waker, lambda: self._stop, self._settings.open_timeout)
             self._patience = patience
             sock = connect.connect(self._settings, patience)
@@ -366,26 +370,29 @@ class ThreadedEngine:
             self._check_timers()
 
     def _receive(self) -> None:
-        sock, left = self._sock, self._reader.left
-        if sock is None:
-            return
-        try:
-            if self._tls:
-                with self._outbox.lock:
-                    data = sock.recv(RECEIVE)
-            else:
-                data = sock.recv(RECEIVE if left <= RECEIVE else LARGE)
-        except WOULD_BLOCK as exc:
-            self._write_to_read = isinstance(exc, ssl.SSLWantWriteError)
-            return
-        except OSError as exc:
-            self._lost(connect.explained(exc, "the connection was lost"))
-            return
-        self._write_to_read = False
-        if data:
+        """Read once; inside a large frame as long as there is something, without asking poll in between."""
+        while (sock := self._sock) is not None:
+            size = LARGE if self._full else RECEIVE
+            try:
+                if self._tls:
+                    with self._outbox.lock:
+                        data = sock.recv(RECEIVE)
+                else:
+                    data = sock.recv(size)
+            except WOULD_BLOCK as exc:
+                self._write_to_read = isinstance(exc, ssl.SSLWantWriteError)
+                return
+            except OSError as exc:
+                self._lost(connect.explained(exc, "the connection was lost"))
+                return
+            self._write_to_read = False
+            self._full = len(data) >= RECEIVE
+            if not data:
+                self._lost(ConnectionResetError("the server ended TCP without a close frame"))
+                return
             self._feed(data)
-        else:
-            self._lost(ConnectionResetError("the server ended TCP without a close frame"))
+            if not self._reader.left or self._reader.items:
+                return
 
     def _feed(self, data: bytes) -> None:
         self._arrivals += 1

@@ -252,12 +252,13 @@ def test_a_stored_block_behind_a_final_one_is_read_however_it_is_cut() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2])
 def test_nothing_is_left_inside_at_the_edges_of_a_step(steps: int) -> None:
-    """Output comes in steps of 64 KiB: around each edge zlib may have used up its input before its output is out."""
+    """Output comes in steps of 64 KiB: around each edge zlib has used up its input before its output is out."""
     peer, inflater = Peer(), Inflater(Agreement())
-    for size in range(steps * 65536 - 300, steps * 65536 + 300, 7):
-        assert len(inflate(inflater, peer.message(bytes(size)))) == size
-        mixed = NOISE[:100] + bytes(size)
-        assert inflate(inflater, peer.message(mixed)) == mixed
+    for size in range(steps * 65536 - 5, steps * 65536 + 300, 5):
+        data = peer.message(bytes(size))
+        for cut in (None, len(data) - 1):
+            assert len(inflate(inflater, data, cut)) == size
+            data = peer.message(bytes(size))
 
 
 @given(st.lists(st.binary(max_size=2000), max_size=6), st.integers(0, 9), st.integers(1, 50))

@@ -32,6 +32,15 @@ def bad(*_: object) -> None:
     raise ValueError("from a handler")
 
 
+def greeted(on: dict[str, Callable[[Recorder, Any], object]]) -> list[Any]:
+    """The events of a socket that such a server greets when the handlers are bound."""
+    gate = threading.Event()
+    with ScriptedServer(greet, gate=gate) as server:
+        recorder = Recorder(bws.WebSocket(server.url), on)
+        gate.set()
+        return recorder.closed()
+
+
 # -- the hooks that hear of a handler's exception
 
 
@@ -99,8 +108,7 @@ def test_a_hook_that_raises_is_logged_and_ends_nothing(
 
     if kind == "threading":
         monkeypatch.setattr(threading, "excepthook", hook)
-        with ScriptedServer(greet) as server:
-            entries = Recorder(bws.WebSocket(server.url), {"message": bad}).closed()
+        entries = greeted({"message": bad})
     else:
         entries = dispatched(kind, hook, monkeypatch)
     assert entries == [("open", 1), ("message", 1, "hello"), ("close", 3, 1000, "", True)]
@@ -237,9 +245,8 @@ def test_a_thread_that_cannot_start_raises_in_the_constructor_and_leaves_nothing
 
 def test_a_connection_works_without_the_thread_that_stands_in_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     no_start(monkeypatch, "bws relief")
-    with ScriptedServer(greet) as server:
-        recorder = Recorder(bws.WebSocket(server.url), {"message": lambda *_: threading.Event().wait(0.1)})
-        assert recorder.closed() == [("open", 1), ("message", 1, "hello"), ("close", 3, 1000, "", True)]
+    entries = greeted({"message": lambda *_: threading.Event().wait(0.1)})
+    assert entries == [("open", 1), ("message", 1, "hello"), ("close", 3, 1000, "", True)]
 
 
 @pytest.mark.parametrize(

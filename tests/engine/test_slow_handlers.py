@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import bws
-from tests.conftest import TIMEOUT, Mode, Recorder
+from tests.conftest import TIMEOUT, Mode, Play, Recorder
 from tests.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
 
@@ -224,7 +224,7 @@ def test_many_blocked_sockets_are_all_served(hold: Hold) -> None:
 
 @pytest.mark.parametrize("type", ["open", "close"])
 def test_other_handlers_may_be_slow_too(type: str) -> None:
-    inside, go_on, answered = (threading.Event() for _ in range(3))
+    inside, go_on, answered, gate = (threading.Event() for _ in range(4))
 
     def script(c: Connection) -> None:
         c.handshake()
@@ -240,8 +240,9 @@ def test_other_handlers_may_be_slow_too(type: str) -> None:
         inside.set()
         assert go_on.wait(TIMEOUT)
 
-    with ScriptedServer(script) as server:
+    with ScriptedServer(script, gate=gate) as server:
         recorder = Recorder(bws.WebSocket(server.url), {type: handler})
+        gate.set()
         assert inside.wait(TIMEOUT)
         assert answered.wait(TIMEOUT)
         assert not recorder.ws.wait_closed(0)
@@ -398,15 +399,14 @@ def test_a_message_above_the_high_water_mark_arrives(mode: Mode, size: int) -> N
     assert [len(data) for data in recorder.data] == [size]
 
 
-def test_control_frames_are_read_however_many_there_are(mode: Mode) -> None:
+def test_control_frames_are_read_however_many_there_are(play: Play) -> None:
     def script(c: Connection) -> None:
         c.handshake()
         for _ in range(180):
             c.send(frame(PONG, b"x" * 125) * 1000)
         c.close(1000)
 
-    with ScriptedServer(script) as server:
-        assert Recorder(mode.open(server.url)).closed() == [("open", 1), ("close", 3, 1000, "", True)]
+    assert play(script).entries == [("open", 1), ("close", 3, 1000, "", True)]
 
 
 def test_a_peer_that_pings_and_does_not_read_fills_no_memory() -> None:
@@ -580,19 +580,19 @@ def test_held_events_survive_a_full_queue() -> None:
 # -- keep-alive
 
 
-def test_a_peer_that_is_silent_ends_at_ping_timeout(mode: Mode) -> None:
+def test_a_peer_that_is_silent_ends_at_ping_timeout(play: Play) -> None:
     def script(c: Connection) -> None:
         c.handshake()
         c.drain()
 
-    with ScriptedServer(script) as server:
-        start = time.monotonic()
-        recorder = Recorder(mode.open(server.url, ping_interval=0.1, ping_timeout=0.2))
-        assert recorder.closed() == [("open", 1), ("error", 3), ("close", 3, 1006, "", False)]
-        assert time.monotonic() - start > 0.29
-        assert isinstance(recorder.error, TimeoutError)
-        assert "ping_timeout=0.2 s" in str(recorder.error)
-        assert len(server.result().pings) >= 1
+    start = time.monotonic()
+    played = play(script, ping_interval=0.1, ping_timeout=0.2)
+    assert played.entries == [("open", 1), ("error", 3), ("close", 3, 1006, "", False)]
+    assert time.monotonic() - start > 0.29
+    error = played.recorder.error
+    assert isinstance(error, TimeoutError)
+    assert "ping_timeout=0.2 s" in str(error)
+    assert len(played.seen.pings) >= 1
 
 
 def test_a_peer_that_talks_is_alive_even_if_it_answers_no_ping() -> None:
@@ -611,16 +611,15 @@ def test_a_peer_that_talks_is_alive_even_if_it_answers_no_ping() -> None:
         assert len(server.result().pings) > 5
 
 
-def test_a_peer_that_answers_pings_is_alive() -> None:
+def test_a_peer_that_answers_pings_is_alive(play: Play) -> None:
     def script(c: Connection) -> None:
         c.handshake()
         for _ in range(5):
             c.send(frame(PONG, c.read_until(PING).payload))
         c.close(1000)
 
-    with ScriptedServer(script) as server:
-        recorder = Recorder(bws.WebSocket(server.url, ping_interval=0.05, ping_timeout=5))
-        assert recorder.closed() == [("open", 1), ("close", 3, 1000, "", True)]
+    played = play(script, ping_interval=0.05, ping_timeout=5)
+    assert played.entries == [("open", 1), ("close", 3, 1000, "", True)]
 
 
 def test_ping_interval_alone_pings_and_never_gives_up() -> None:
