@@ -434,6 +434,15 @@ def test_a_proxy_that_is_silent_ends_at_open_timeout(kind: type[Proxy]) -> None:
     assert f"waiting for proxy '127.0.0.1' port {proxy.port}" in str(error)
 
 
+def test_a_proxy_that_does_not_take_the_connection_ends_at_open_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    with dead() as address:
+        resolve(monkeypatch, (V4, address))
+        error = failure("ws://server.example/", proxy="http://dead.example:81", open_timeout=0.2)
+    if not isinstance(error, ConnectionRefusedError):  # a system that refuses instead of being silent
+        assert isinstance(error, TimeoutError)
+    assert "'dead.example' port 81" in str(error)
+
+
 @pytest.mark.parametrize("kind", [Proxy, Socks])
 def test_close_gives_up_on_a_proxy_at_once_and_on_its_late_answer(server: ScriptedServer, kind: type[Proxy]) -> None:
     gate = threading.Event()
@@ -521,7 +530,18 @@ def test_a_proxy_of_the_program_beats_the_environments(server: ScriptedServer, m
         assert len(proxy.asked) == 1
 
 
-@pytest.mark.parametrize("value", ["https://127.0.0.1:1", "ftp://user:secret@127.0.0.1:1", "http://"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://127.0.0.1:1",
+        "ftp://user:secret@127.0.0.1:1",
+        "http://",
+        "socks5h://",
+        "http://[::1",
+        "http://user:secret@127.0.0.1:99999",
+        "127.0.0.1:port",
+    ],
+)
 def test_an_environments_proxy_that_cannot_be_used_is_an_error(
     value: str, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

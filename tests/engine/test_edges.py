@@ -249,6 +249,39 @@ def test_a_connection_works_without_the_thread_that_stands_in_for_it(monkeypatch
     assert entries == [("open", 1), ("message", 1, "hello"), ("close", 3, 1000, "", True)]
 
 
+NO_DESCRIPTORS = """
+import resource, socket
+import bws
+
+def story():
+    errors, closes = [], []
+    ws = bws.WebSocket("ws://127.0.0.1:1/")
+    ws.bind("error", lambda evt: errors.append(type(evt.error).__name__))
+    ws.bind("close", lambda evt: closes.append(evt.code))
+    assert ws.wait_closed(10)
+    return errors, closes
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+socks = []
+try:
+    while True:
+        socks.append(socket.socket())
+except OSError:
+    pass
+print(story())
+for sock in socks:
+    sock.close()
+print(story())
+"""
+
+if sys.platform != "win32":  # there is no such limit
+
+    def test_without_descriptors_a_connection_fails_like_any_other_and_the_next_one_works() -> None:
+        done = run_python(NO_DESCRIPTORS)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines() == ["(['OSError'], [1006])", "(['ConnectionRefusedError'], [1006])"]
+
+
 @pytest.mark.parametrize(
     "module",
     [
