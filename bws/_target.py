@@ -395,6 +395,7 @@ class EventTarget:
                 if not self._flushes:
                     self._flush = False
                     self._look_for_only()
+                    self._notify()
                     return
                 type = self._flushes[0]
                 held = self._held.get(type)
@@ -419,6 +420,10 @@ class EventTarget:
 
     def _origin(self) -> str:
         """What message events carry."""
+        raise NotImplementedError
+
+    def _notify(self) -> None:
+        """With the lock held: nothing that was held is to be delivered any more."""
         raise NotImplementedError
 
     def _wanted(self, event: DOMEvent) -> bool:

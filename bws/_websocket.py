@@ -309,7 +309,7 @@ class WebSocket(EventTarget):
         """
         limit = _rules.check_wait("timeout", timeout)
         self._refuse_on_handler_thread("wait_open")
-        self._wait(lambda: self._open_done or self._close_done, limit)
+        self._wait(lambda: (self._open_done or self._close_done) and self._paid(), limit)
         return self._open_done
 
     def wait_closed(self, timeout: float | None = None) -> bool:
@@ -328,7 +328,7 @@ class WebSocket(EventTarget):
         """
         limit = _rules.check_wait("timeout", timeout)
         self._refuse_on_handler_thread("wait_closed")
-        closed = self._wait(lambda: self._close_done, limit)
+        closed = self._wait(lambda: self._close_done and self._paid(), limit)
         if closed and limit != 0:
             self._engine.tidy(_TIDY)  # who has waited finds no thread any more
         return closed
@@ -368,6 +368,10 @@ class WebSocket(EventTarget):
             if self._changed is None:
                 self._changed = threading.Condition(self._lock)
             return wait_for(self._changed, predicate, timeout)
+
+    def _paid(self) -> bool:
+        """Whether handlers that were bound late have got what was held for them."""
+        return not self._flush or self._muted
 
     def _notify(self) -> None:
         """With the lock held."""

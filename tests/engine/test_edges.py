@@ -181,6 +181,23 @@ def test_with_says_when_nobody_runs_what_is_dispatched() -> None:
             calls.get(timeout=TIMEOUT)()
 
 
+def test_waiting_is_over_when_the_handlers_have_run_that_were_owed_an_event(mode: Mode) -> None:
+    got: list[Any] = []
+
+    def slow(evt: bws.MessageEvent) -> None:
+        threading.Event().wait(0.05)
+        got.append(evt.data)
+
+    with ScriptedServer(greet) as server:
+        ws = mode.open(server.url)
+        assert ws.wait_closed(TIMEOUT)  # nobody has been told
+        ws.bind("message", slow)
+        assert ws.wait_open(TIMEOUT)
+        ws.bind("close", lambda evt: got.append(evt.code))
+        assert ws.wait_closed(TIMEOUT)
+        assert got == ["hello", 1000]
+
+
 def test_a_ping_before_open_is_refused() -> None:
     gate = threading.Event()
     with ScriptedServer(Connection.handshake, gate=gate) as server:
@@ -250,15 +267,15 @@ def test_a_connection_works_without_the_thread_that_stands_in_for_it(monkeypatch
 
 
 NO_DESCRIPTORS = """
-import resource, socket
+import resource, socket, threading
 import bws
 
 def story():
-    errors, closes = [], []
+    errors, closes, closed = [], [], threading.Event()
     ws = bws.WebSocket("ws://127.0.0.1:1/")
     ws.bind("error", lambda evt: errors.append(type(evt.error).__name__))
-    ws.bind("close", lambda evt: closes.append(evt.code))
-    assert ws.wait_closed(10)
+    ws.bind("close", lambda evt: (closes.append(evt.code), closed.set()))
+    assert closed.wait(10)
     return errors, closes
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
