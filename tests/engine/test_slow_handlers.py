@@ -11,12 +11,15 @@ import threading
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
 import bws
+from bws._engine import threaded_engine
+from bws._engine.interface import Ending, Opened
+from bws._rules import check_settings
 from tests.conftest import TIMEOUT, Mode, Play, Recorder
 from tests.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
@@ -657,12 +660,54 @@ def test_keep_alive_goes_on_while_a_handler_blocks(hold: Hold) -> None:
 def test_a_peer_is_not_given_up_while_it_is_we_who_do_not_read(hold: Hold) -> None:
     flood = Flood(64 * MIB)
     with ScriptedServer(flood) as server:
-        ws = bws.WebSocket(server.url, ping_interval=0.05, ping_timeout=0.3)
+        ws = bws.WebSocket(server.url, ping_interval=0.1, ping_timeout=1)
         recorder = Recorder(ws, {"message": lambda _, evt: hold(evt)})
-        assert flood.stalled.wait(TIMEOUT)  # for longer than ping_timeout
+        assert flood.stalled.wait(TIMEOUT)
+        threading.Event().wait(1.2)  # for longer than ping_timeout
         hold.release.set()
         recorder.closed()
         flood.check(recorder)
+
+
+class Busy:
+    """Whom an engine reports to: one that is congested for a while after the connection is open."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self.opened, self.ended = threading.Event(), threading.Event()
+        self._until = 0.0
+
+    def deliver(self, items: Sequence[Any], size: int) -> None:
+        self.items += items
+        if isinstance(items[0], Opened):
+            self._until = time.monotonic() + 0.8
+            self.opened.set()
+        if isinstance(items[-1], Ending):
+            self.ended.set()
+
+    def woken(self) -> None: ...
+
+    def congested(self) -> bool:
+        return time.monotonic() < self._until
+
+
+def test_a_peer_is_not_given_up_in_the_moment_that_begins_to_listen_again() -> None:
+    listener = Busy()
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.wait_for(listener.opened)
+        c.send_text("there")
+        c.read_until(PING)
+        c.close(1000)
+
+    with ScriptedServer(script) as server:
+        # The ping goes out after 0.6 s, its pong is due after 1 s; nothing is read before 0.8 s, and nothing wakes it then.
+        settings = check_settings(server.url, ping_interval=0.6, ping_timeout=0.4)
+        threaded_engine(settings, listener).start()
+        assert listener.ended.wait(TIMEOUT)
+    assert listener.items[1] == "there"
+    assert listener.items[-1] == Ending(1000)
 
 
 # -- ping()
