@@ -379,7 +379,7 @@ class WebSocket(EventTarget):
             self._changed.notify_all()
 
     def _refuse_on_handler_thread(self, method: str) -> None:
-        if not self._close_done and self._delivery.on_thread():
+        if not (self._close_done and self._paid()) and self._delivery.on_thread():
             raise RuntimeError(
                 f"{method}() was called on the thread that runs this socket's handlers, so what it waits for "
                 "could not happen; bind an 'open' or 'close' handler instead"

@@ -463,6 +463,8 @@ class ThreadedEngine:
                 self._pong_due = None  # any frame is a sign of life
             elif now >= due and not self._may_read():
                 self._pong_due = (now + timeout, arrivals)  # it is we who do not listen
+            elif now >= due and self._hears_something(arrivals):
+                self._pong_due = None
             elif now >= due:
                 limit = f"ping_timeout={timeout:g} s"
                 error = TimeoutError(f"nothing came from the server within {limit} after a ping")
@@ -475,6 +477,11 @@ class ThreadedEngine:
             self._next_ping = now + interval
             if timeout is not None and self._pong_due is None:
                 self._pong_due = (now + timeout, self._arrivals)
+
+    def _hears_something(self, arrivals: int) -> bool:
+        """Look once more: until this moment it may have been we who did not listen."""
+        self._receive()
+        return self._arrivals != arrivals or self._ending is not None
 
     # -- endings ----------------------------------------------------------------------------------
 

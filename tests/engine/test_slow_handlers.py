@@ -702,7 +702,7 @@ def test_a_peer_is_not_given_up_in_the_moment_that_begins_to_listen_again() -> N
         c.close(1000)
 
     with ScriptedServer(script) as server:
-        # The ping goes out after 0.6 s, its pong is due after 1 s; nothing is read before 0.8 s, and nothing wakes it then.
+        # The ping goes out at 0.6 s, its pong is due at 1 s; nothing is read before 0.8 s, when nothing wakes it.
         settings = check_settings(server.url, ping_interval=0.6, ping_timeout=0.4)
         threaded_engine(settings, listener).start()
         assert listener.ended.wait(TIMEOUT)
