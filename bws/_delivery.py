@@ -117,6 +117,7 @@ class Dispatched:
     """Handlers run where `dispatch` runs what it is given."""
 
     __slots__ = (
+        "__weakref__",
         "_again",
         "_batches",
         "_bytes",
@@ -144,7 +145,10 @@ class Dispatched:
         self._gone = False
         self._thread: int | None = None
         self._inside: int | None = None  # the thread that is in _drain
-        self._again = False  # _drain was called from inside itself
+        self._again = False  # _drain was called while a thread was in it
+        tell_when_gone = getattr(dispatch, "tell_when_gone", None)  # the adapters of bws.dispatch
+        if tell_when_gone is not None:
+            tell_when_gone(self)
 
     # -- on the network's thread ------------------------------------------------------------------
 
@@ -205,31 +209,48 @@ class Dispatched:
         # Nobody is there to see events: take them as they come, so that the states go on.
         self._drain()
 
+    def loop_gone(self) -> None:
+        """The loop behind `dispatch` runs nothing any more, not even what it has taken."""
+        with self._lock:
+            if self._gone:
+                return
+            self._gone = True
+            waiting = self._scheduled
+        log.info("the loop behind dispatch is gone, so the connection is closed")
+        target = self._ref()
+        if target is not None:
+            target._abandon()
+        if waiting:
+            self._drain()
+
     # -- on the program's thread ------------------------------------------------------------------
 
     def _drain(self) -> None:
         """Deliver a slice of what waits; schedule itself again if more is left."""
-        me = threading.get_ident()
-        if self._inside == me:
-            self._again = True  # dispatch runs what it is given at once: go on below instead of ever deeper
-            return
-        self._inside = self._thread = me
+        with self._lock:
+            if self._inside is not None:
+                # By this thread, as dispatch runs what it is given at once: go on below instead of ever deeper.
+                # Or by another one, as the loop went away meanwhile: one takes what is left.
+                self._again = True
+                return
+            self._inside = self._thread = threading.get_ident()
         leaving: BaseException | None = None
-        try:
-            while True:
-                self._again = False
-                more = True
-                try:
-                    more = self._slice()
-                except BaseException as exc:
-                    leaving = exc  # SystemExit and the like go where the loop sends them; what is left still comes
+        going = True
+        while going:
+            more = True
+            try:
+                more = self._slice()
+            except BaseException as exc:
+                leaving = exc  # SystemExit and the like go where the program's own loop sends them
+            try:
                 if more:
                     self._schedule(patient=False)
-                if not self._again:
-                    break
-        finally:
-            if self._inside == me:
-                self._inside = None
+            except BaseException as exc:
+                leaving = leaving or exc
+            with self._lock:
+                going, self._again = self._again, False
+                if not going:
+                    self._inside = None
         if leaving is not None:
             raise leaving
 
@@ -280,6 +301,10 @@ class Dispatched:
 
     def on_thread(self) -> bool:
         """Whether the caller runs on the thread that runs the handlers, as far as it is known."""
+        if self._inside == threading.get_ident():
+            return True
+        if self._gone or getattr(self._dispatch, "gone", False) is True:
+            return False  # no thread runs them any more
         loop = getattr(self._dispatch, "__self__", None)
         asyncio = sys.modules.get("asyncio")
         if loop is not None and asyncio is not None and asyncio._get_running_loop() is loop:

@@ -186,6 +186,11 @@ def test_no_file_of_the_client_knows_a_toolkit_or_an_event_loop() -> None:
     assert {m for m in CORE if m.count(".") == 1 and any(i.top in loops for i in IMPORTS[m])} == set()
 
 
+@pytest.mark.parametrize("module", [module for module in IMPORTS if module.startswith("bws.dispatch.")])
+def test_what_runs_handlers_knows_the_system_only(module: str) -> None:
+    assert {name for name in own(module) if not name.startswith("bws.dispatch.")} <= {"bws._system"}
+
+
 @pytest.mark.parametrize("module", [module for module in IMPORTS if module.startswith("bws.testing")])
 def test_the_test_server_shares_no_code_with_the_client(module: str) -> None:
     others = {i.name: i.names for i in IMPORTS[module] if i.top == "bws" and not i.name.startswith("bws.testing")}

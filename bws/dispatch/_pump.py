@@ -1,0 +1,191 @@
+"""What the adapters of the loops have in common: calls come from any thread and run on the loop's, a slice a turn."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["Adapter", "Attached", "Pump"]
+
+SLICE = 0.008  # s of handlers, then the loop gets a rest, in which it draws and runs its timers
+
+
+class Attached(Protocol):
+    """The delivery of a socket."""
+
+    def loop_gone(self) -> None:
+        """What was given to the adapter and has not begun will never run."""
+
+
+class Adapter:
+    """What `bws.dispatch.tk` and its like return, to be given to ``dispatch=``.
+
+    Any number of sockets may share one.
+    """
+
+    def __init__(self, pump: Pump, name: str) -> None:
+        self._lost = False
+        self._pump = pump
+        self._name = name
+        self._attached: weakref.WeakSet[Attached] = weakref.WeakSet()
+        pump.add(self)
+
+    def __call__(self, call: Callable[[], object]) -> None:
+        """Have a callable run on the loop's thread; may be called from any thread.
+
+        Raises:
+            RuntimeError: The loop is gone.
+        """
+        self._pump.put(self, call)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the window or the loop is gone, so that nothing is run any more."""
+        return self._lost or self._pump.closed
+
+    @property
+    def thread_ident(self) -> int | None:
+        """The loop's thread, None while it is unknown."""
+        return self._pump.thread_ident
+
+    def report_exception(self, exc: BaseException) -> None:
+        """Report what a handler let out as the loop reports such things."""
+        raise NotImplementedError
+
+    def run(self, call: Callable[[], object]) -> None:
+        """Run a call; on the loop's thread."""
+        call()
+
+    def tell_when_gone(self, attached: Attached) -> None:
+        """Have `attached.loop_gone()` called when the loop is gone; it is not kept alive."""
+        with self._pump.lock:
+            self._attached.add(attached)
+
+    def idle(self) -> bool:
+        """Whether no socket uses it."""
+        return not self._attached
+
+    def lose(self) -> None:
+        """The window or the loop is gone: let the sockets know."""
+        with self._pump.lock:
+            if self._lost:
+                return
+            self._lost = True
+            attached = list(self._attached)
+        for each in attached:
+            each.loop_gone()
+
+    def __repr__(self) -> str:
+        return f"<bws.dispatch.{self._name}{' gone' if self.gone else ''}>"
+
+
+class Pump:
+    """The queue in front of one loop.
+
+    A subclass says how the loop is woken, and given a rest: without one a flood of messages would leave no turn for
+    what the loop does when nothing else is to be done, such as drawing.
+    """
+
+    def __init__(self) -> None:
+        # Guards what follows but for `_spent`. Reentrant for the sake of signal handlers.
+        self.lock = threading.RLock()
+        self.closed = False
+        self.thread_ident: int | None = None
+        self._calls: deque[tuple[Adapter, Callable[[], object]]] = deque()
+        self._due = False  # `woken` or `rested` is about to be called
+        self._adapters: weakref.WeakSet[Adapter] = weakref.WeakSet()
+        self._spent = 0.0  # s since the last rest; used on the loop's thread
+
+    # -- of the subclass --------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        """Have `woken` called on the loop's thread; called on any thread, raises when the loop is gone."""
+        raise NotImplementedError
+
+    def _rest(self) -> None:
+        """Have `rested` called in a moment; called on the loop's thread."""
+        raise NotImplementedError
+
+    # -- on any thread ----------------------------------------------------------------------------
+
+    def add(self, adapter: Adapter) -> None:
+        """Note an adapter that uses this; it is not kept alive."""
+        with self.lock:
+            self._adapters.add(adapter)
+
+    def idle(self) -> bool:
+        """Whether no socket uses it."""
+        with self.lock:
+            return all(adapter.idle() for adapter in self._adapters)
+
+    def put(self, owner: Adapter, call: Callable[[], object]) -> None:
+        """Take a call.
+
+        Raises:
+            RuntimeError: The loop is gone.
+        """
+        with self.lock:
+            if owner.gone:
+                raise RuntimeError(f"{owner!r}: nothing is run there any more")
+            self._calls.append((owner, call))
+            if self._due:
+                return
+            self._due = True
+        try:
+            self._wake()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """The loop is gone."""
+        with self.lock:
+            self.closed = True
+            self._calls.clear()
+            adapters = list(self._adapters)
+        for adapter in adapters:
+            adapter.lose()
+
+    # -- on the loop's thread ---------------------------------------------------------------------
+
+    def woken(self) -> None:
+        """Run what waits, unless a rest is due."""
+        if self._spent >= SLICE and not self.closed:
+            self._rest()
+        else:
+            self._turn()
+
+    def rested(self) -> None:
+        """Run what waits, after a rest."""
+        self._spent = 0.0
+        self._turn()
+
+    def _turn(self) -> None:
+        with self.lock:
+            self._due = False
+            self.thread_ident = threading.get_ident()
+        start = time.perf_counter()
+        try:
+            while self._calls:
+                owner, call = self._calls.popleft()
+                if self._calls:
+                    self._again()  # now, as a handler may run a loop of its own: a dialog
+                if not owner.gone:
+                    owner.run(call)
+                if time.perf_counter() - start > SLICE:
+                    break
+        finally:
+            self._spent += time.perf_counter() - start
+            if self._calls:
+                self._again()
+
+    def _again(self) -> None:
+        with self.lock:
+            if self._due or self.closed:
+                return
+            self._due = True
+        self._rest()

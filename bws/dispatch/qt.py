@@ -1,0 +1,120 @@
+"""For programs with a Qt window: PySide6, PyQt6 or PyQt5."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from typing import Any
+
+from ._pump import Adapter, Pump
+
+__all__ = ["qt"]
+
+BINDINGS = ("PySide6", "PyQt6", "PyQt5")
+REST = 1  # ms
+
+_lock = threading.Lock()  # guards the dictionary
+# The last one of each binding, also when its application is gone: Qt objects should not die on any thread.
+_pumps: dict[str, QtPump] = {}
+
+
+def qt() -> Adapter:
+    """Have handlers run on the GUI thread of Qt, for PySide6, PyQt6 or PyQt5, whichever the program has imported.
+
+    ::
+
+        app = QApplication(sys.argv)
+        ws = bws.WebSocket(url, dispatch=bws.dispatch.qt())
+
+    When the application quits, delivery ends quietly and the sockets are closed with code 1001. An exception in a
+    handler goes to ``sys.excepthook``. Events are delivered while Qt runs an event loop, that of a dialog too; a
+    flood of them leaves time for timers and painting.
+
+    Returns:
+        What to give to ``dispatch=``; any number of sockets may share it.
+
+    Raises:
+        RuntimeError: None of the three is imported, or there is no QApplication or QCoreApplication yet.
+    """
+    binding, QtCore, app = _application()
+    with _lock:
+        pump = _pumps.get(binding)
+        if pump is None or pump.closed or pump.app is not app:
+            pump = _pumps[binding] = QtPump(QtCore, app)
+    return QtAdapter(pump, f"qt() of {binding}")
+
+
+def _application() -> tuple[str, Any, Any]:
+    """Name, QtCore and application of the binding that the program uses."""
+    imported = []
+    for name in BINDINGS:
+        module = sys.modules.get(f"{name}.QtCore")
+        if module is not None:
+            imported.append(name)
+            app = module.QCoreApplication.instance()
+            if app is not None:
+                return name, module, app
+    if imported:
+        raise RuntimeError(f"bws.dispatch.qt() needs the QApplication ({imported[0]}), which must be made before")
+    raise RuntimeError(f"bws.dispatch.qt() works with {', '.join(BINDINGS)}, none of which the program has imported")
+
+
+class QtAdapter(Adapter):
+    """Runs handlers on the GUI thread."""
+
+    def report_exception(self, exc: BaseException) -> None:
+        sys.excepthook(type(exc), exc, exc.__traceback__)
+
+
+class QtPump(Pump):
+    """Wakes Qt with a queued call of a slot, which is run on the thread that its object lives in."""
+
+    def __init__(self, QtCore: Any, app: Any) -> None:
+        super().__init__()
+        self.app = app
+        self._invoke = QtCore.QMetaObject.invokeMethod
+        self._queued = QtCore.Qt.ConnectionType.QueuedConnection
+        self._closing_down = QtCore.QCoreApplication.closingDown
+        if QtCore.QThread.currentThread() == app.thread():
+            self.thread_ident = threading.get_ident()
+        self._bridge = _bridge_class(QtCore)(self, app)
+
+    def _wake(self) -> None:
+        if self._closing_down():
+            raise RuntimeError("the QApplication is gone")
+        self._invoke(self._bridge, "woken", self._queued)
+
+    def _rest(self) -> None:
+        self._bridge.timer.start(REST)
+
+
+@functools.cache
+def _bridge_class(QtCore: Any) -> Any:
+    """The class of the object that Qt calls."""
+    slot = QtCore.Slot if hasattr(QtCore, "Slot") else QtCore.pyqtSlot
+
+    class Bridge(QtCore.QObject):  # type: ignore[misc]
+        def __init__(self, pump: QtPump, app: Any) -> None:
+            super().__init__()  # without a parent: other threads may still use it when the application is gone
+            self._pump = pump
+            self.timer = QtCore.QTimer(self)
+            self.timer.setSingleShot(True)
+            self.timer.timeout.connect(self.rested)
+            if self.thread() != app.thread():
+                self.moveToThread(app.thread())
+            app.aboutToQuit.connect(self.gone)
+
+        @slot()  # type: ignore[untyped-decorator]
+        def woken(self) -> None:
+            self._pump.woken()
+
+        @slot()  # type: ignore[untyped-decorator]
+        def rested(self) -> None:
+            self._pump.rested()
+
+        @slot()  # type: ignore[untyped-decorator]
+        def gone(self) -> None:
+            self._pump.close()
+
+    return Bridge
