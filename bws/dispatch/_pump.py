@@ -12,6 +12,7 @@ from typing import Protocol
 __all__ = ["Adapter", "Attached", "Pump"]
 
 SLICE = 0.008  # s of handlers, then the loop gets a rest, in which it draws and runs its timers
+DIALOG = 0.016  # s; then what waits behind a handler is run within it, in case it runs a loop of its own
 
 
 class Attached(Protocol):
@@ -88,7 +89,12 @@ class Pump:
 
     A subclass says how the loop is woken, and given a rest: without one a flood of messages would leave no turn for
     what the loop does when nothing else is to be done, such as drawing.
+
+    Attributes:
+        REST: Its length in seconds.
     """
+
+    REST = 0.001
 
     def __init__(self) -> None:
         # Guards what follows but for `_spent`. Reentrant for the sake of signal handlers.
@@ -106,8 +112,12 @@ class Pump:
         """Have `woken` called on the loop's thread; called on any thread, raises when the loop is gone."""
         raise NotImplementedError
 
-    def _rest(self) -> None:
-        """Have `rested` called in a moment; called on the loop's thread."""
+    def _rest(self, seconds: float) -> None:
+        """Have `rested` called then, and not at the time that was said before; called on the loop's thread."""
+        raise NotImplementedError
+
+    def _stop_rest(self) -> None:
+        """Have `rested` not called after all; called on the loop's thread."""
         raise NotImplementedError
 
     # -- on any thread ----------------------------------------------------------------------------
@@ -155,7 +165,7 @@ class Pump:
     def woken(self) -> None:
         """Run what waits, unless a rest is due."""
         if self._spent >= SLICE and not self.closed:
-            self._rest()
+            self._rest(self.REST)
         else:
             self._turn()
 
@@ -169,23 +179,23 @@ class Pump:
             self._due = False
             self.thread_ident = threading.get_ident()
         start = time.perf_counter()
+        guarded = False
         try:
             while self._calls:
                 owner, call = self._calls.popleft()
-                if self._calls:
-                    self._again()  # now, as a handler may run a loop of its own: a dialog
+                if self._calls and not guarded:
+                    guarded = True
+                    self._rest(DIALOG)
                 if not owner.gone:
                     owner.run(call)
                 if time.perf_counter() - start > SLICE:
                     break
         finally:
             self._spent += time.perf_counter() - start
-            if self._calls:
-                self._again()
-
-    def _again(self) -> None:
-        with self.lock:
-            if self._due or self.closed:
-                return
-            self._due = True
-        self._rest()
+            with self.lock:
+                self._due = bool(self._calls)
+            if self._due:
+                # From now on: a timer that ran during the handlers would be due at once, and leave no rest.
+                self._rest(self.REST)
+            elif guarded and not self.closed:
+                self._stop_rest()

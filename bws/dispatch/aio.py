@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ._pump import Adapter, Pump
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from asyncio import AbstractEventLoop, TimerHandle
 
 __all__ = ["asyncio"]
 
@@ -97,8 +97,11 @@ class LoopAdapter(Adapter):
 class LoopPump(Pump):
     """Wakes a loop in the one way that other threads may."""
 
+    REST = 0.0  # a turn of the loop is enough: it serves everything else before
+
     def __init__(self, loop: AbstractEventLoop) -> None:
         super().__init__()
+        self._timer: TimerHandle | None = None
         self.loop = weakref.ref(loop)  # weak, as it is what this object is found by
         loop.call_soon_threadsafe(self._begin, _Guest(self))
 
@@ -114,11 +117,15 @@ class LoopPump(Pump):
             raise RuntimeError("the loop is gone")
         loop.call_soon_threadsafe(self.woken)
 
-    def _rest(self) -> None:
-        # A turn of the loop is enough: it serves everything else before.
+    def _rest(self, seconds: float) -> None:
+        self._stop_rest()
         loop = self.loop()
         if loop is not None:
-            loop.call_soon(self.rested)
+            self._timer = loop.call_later(seconds, self.rested)
+
+    def _stop_rest(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class _Guest:

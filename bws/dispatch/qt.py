@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+import weakref
 from typing import Any
 
 from ._pump import Adapter, Pump
@@ -12,7 +13,6 @@ from ._pump import Adapter, Pump
 __all__ = ["qt"]
 
 BINDINGS = ("PySide6", "PyQt6", "PyQt5")
-REST = 1  # ms
 
 _lock = threading.Lock()  # guards the dictionary
 # The last one of each binding, also when its application is gone: Qt objects should not die on any thread.
@@ -40,7 +40,7 @@ def qt() -> Adapter:
     binding, QtCore, app = _application()
     with _lock:
         pump = _pumps.get(binding)
-        if pump is None or pump.closed or pump.app is not app:
+        if pump is None or pump.closed or pump.app() is not app:
             pump = _pumps[binding] = QtPump(QtCore, app)
     return QtAdapter(pump, f"qt() of {binding}")
 
@@ -72,7 +72,7 @@ class QtPump(Pump):
 
     def __init__(self, QtCore: Any, app: Any) -> None:
         super().__init__()
-        self.app = app
+        self.app = weakref.ref(app)  # it ends when the program lets go of it
         self._invoke = QtCore.QMetaObject.invokeMethod
         self._queued = QtCore.Qt.ConnectionType.QueuedConnection
         self._closing_down = QtCore.QCoreApplication.closingDown
@@ -85,8 +85,11 @@ class QtPump(Pump):
             raise RuntimeError("the QApplication is gone")
         self._invoke(self._bridge, "woken", self._queued)
 
-    def _rest(self) -> None:
-        self._bridge.timer.start(REST)
+    def _rest(self, seconds: float) -> None:
+        self._bridge.timer.start(int(seconds * 1000))
+
+    def _stop_rest(self) -> None:
+        self._bridge.timer.stop()
 
 
 @functools.cache
@@ -104,6 +107,7 @@ def _bridge_class(QtCore: Any) -> Any:
             if self.thread() != app.thread():
                 self.moveToThread(app.thread())
             app.aboutToQuit.connect(self.gone)
+            app.destroyed.connect(lambda *_: pump.close())  # at that moment no slot of a QObject is called any more
 
         @slot()  # type: ignore[untyped-decorator]
         def woken(self) -> None:

@@ -6,6 +6,7 @@ import itertools
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._system import Waker
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["tk"]
 
-REST = 1  # ms
 POLL = (1.0, 16.0, 100.0)  # ms between two looks: when something has come, when nothing comes, when nobody is there
 
 _number = itertools.count(1)
@@ -141,20 +141,34 @@ class TkPump(Pump):
             self._waker.clear()
         self.woken()
 
-    def _rest(self) -> None:
+    def _rest(self, seconds: float) -> None:
         # Tk draws when nothing else is to be done, and a descriptor that is always ready would not let it.
         if self._waker is not None:
-            self._timer = self._interp.createtimerhandler(REST, self.rested)
+            self._call_in(seconds * 1000, self.rested)
+
+    def _stop_rest(self) -> None:
+        if self._waker is not None and self._timer is not None:
+            self._timer.deletetimerhandler()
 
     def _poll(self) -> None:
-        if self.closed:
-            return
-        busy = bool(self._calls)
         shortest, longest, unused = POLL
-        self._pause = shortest if busy else unused if self.idle() else min(self._pause * 1.25, longest)
-        self._timer = self._interp.createtimerhandler(int(self._pause), self._poll)
-        if busy:
+        if not self._calls:
+            self._pause = unused if self.idle() else min(self._pause * 1.25, longest)
+            self._call_in(self._pause, self._poll)
+            return
+        self._pause = shortest
+        self._call_in(longest, self._poll)  # a handler may run a loop of its own: a dialog
+        try:
             self.rested()
+        finally:
+            self._call_in(shortest, self._poll)
+
+    def _call_in(self, milliseconds: float, call: Callable[[], object]) -> None:
+        """Set the timer anew."""
+        if self._timer is not None:
+            self._timer.deletetimerhandler()
+        if not self.closed:
+            self._timer = self._interp.createtimerhandler(int(milliseconds), call)
 
     def close(self) -> None:
         waker, self._waker = self._waker, None

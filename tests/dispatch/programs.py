@@ -18,6 +18,8 @@ COMMON = """
 import asyncio, gc, os, signal, sys, threading, time
 import bws
 from bws.testing import EchoServer
+from tests.wire.frames import BINARY, TEXT, frame
+from tests.wire.server import ScriptedServer
 
 def no_thread_left():
     end = time.monotonic() + 20
@@ -37,6 +39,13 @@ import tkinter
 root = tkinter.Tk()
 label = tkinter.Label(root, text="-")
 label.pack()
+show = lambda text: label.configure(text=text)
+drawn = []  # Tk draws when it has nothing else to do
+
+def watch():
+    root.after_idle(lambda: (drawn.append(1), root.after(5, watch)))
+
+watch()
 
 def main(start):
     root.after(0, start)
@@ -68,8 +77,16 @@ module._pumps[root] = module.TkPump(root, polling=True)
 QT = """
 from BINDING import QtCore, QtWidgets
 app = QtWidgets.QApplication([])
-label = QtWidgets.QLabel("-")
+drawn = []
+
+class Label(QtWidgets.QLabel):
+    def paintEvent(self, event):
+        drawn.append(1)
+        super().paintEvent(event)
+
+label = Label("-")
 label.show()
+show = label.setText
 
 def main(start):
     QtCore.QTimer.singleShot(0, start)
@@ -89,6 +106,9 @@ def hook(reported):
 """
 
 ASYNCIO = """
+drawn = None
+show = lambda text: None
+
 async def _main(start):
     global _ended
     _ended = asyncio.Event()
@@ -123,11 +143,11 @@ if sys.platform != "win32":
 LOOPS = list(PRELUDES)
 
 
-def run(loop: str, code: str, *, status: int = 0, stderr: str = "") -> str:
+def run(loop: str, code: str, *args: str, status: int = 0, stderr: str = "") -> str:
     """Run a program to its end; what it prints. It may print nothing on stderr but `stderr`."""
     # Errors that Python can only print, such as those in __del__, fail as well.
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", COMMON + PRELUDES[loop] + textwrap.dedent(code)],
+        [sys.executable, "-W", "error", "-c", COMMON + PRELUDES[loop] + textwrap.dedent(code), *args],
         env={**os.environ, "PYTHONPATH": str(ROOT), "QT_QPA_PLATFORM": "offscreen", "XDG_RUNTIME_DIR": "/tmp"},
         stdin=subprocess.DEVNULL,
         capture_output=True,

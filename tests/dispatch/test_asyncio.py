@@ -1,0 +1,120 @@
+"""bws.dispatch.asyncio, in the process of the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import bws
+from bws.testing import EchoServer
+
+TIMEOUT = 20.0
+
+if hasattr(asyncio, "SelectorEventLoop"):
+    LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop]
+try:
+    import uvloop
+except ImportError:  # Windows
+    pass
+else:
+    LOOPS.append(uvloop.new_event_loop)
+
+
+@pytest.fixture(params=LOOPS, ids=["asyncio", "uvloop"][: len(LOOPS)])
+def new_loop(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def test_without_a_running_loop_the_error_says_what_to_do() -> None:
+    with pytest.raises(RuntimeError, match="in a coroutine"):
+        bws.dispatch.asyncio()
+    with pytest.raises(TypeError, match="not str"):
+        bws.dispatch.asyncio("loop")  # type: ignore[arg-type]
+
+
+def test_a_closed_loop_is_refused(new_loop: Any) -> None:
+    loop = new_loop()
+    loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        bws.dispatch.asyncio(loop)
+
+
+def test_a_loop_may_be_given_before_it_runs_and_from_another_thread(new_loop: Any) -> None:
+    loop = new_loop()
+    threads: list[threading.Thread] = []
+    with EchoServer() as server:
+        ws = bws.WebSocket(server.url, dispatch=bws.dispatch.asyncio(loop))
+        ws.bind("open", lambda: threads.append(threading.current_thread()))
+        ws.bind("open", lambda: ws.close())
+        ws.bind("close", loop.stop)
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        assert ws.wait_closed(TIMEOUT)
+        thread.join(TIMEOUT)
+    loop.close()
+    assert threads == [thread]
+
+
+def test_a_loop_that_is_closed_with_a_silent_socket_closes_the_socket(new_loop: Any) -> None:
+    with EchoServer() as server:
+        loop = new_loop()
+
+        async def main() -> bws.WebSocket:
+            opened = asyncio.Event()
+            ws = bws.WebSocket(server.url, dispatch=bws.dispatch.asyncio())
+            ws.bind("open", opened.set)
+            ws.bind("close", lambda: called.append("close"))
+            await asyncio.wait_for(opened.wait(), TIMEOUT)
+            return ws
+
+        called: list[str] = []
+        ws = loop.run_until_complete(main())
+        loop.close()
+        assert server.next_close(TIMEOUT) == (1001, "")
+        assert ws.wait_closed(TIMEOUT)
+    assert called == []
+
+
+def test_a_loop_that_is_closed_before_it_ever_ran_closes_the_socket(new_loop: Any) -> None:
+    with EchoServer() as server:
+        loop = new_loop()
+        ws = bws.WebSocket(server.url, dispatch=bws.dispatch.asyncio(loop))
+        loop.close()
+        assert ws.wait_closed(TIMEOUT)
+        assert ws.readyState == 3
+
+
+def test_handlers_see_the_context_of_the_one_who_made_the_adapter() -> None:
+    name: contextvars.ContextVar[str] = contextvars.ContextVar("name")
+    seen: list[str] = []
+
+    async def main() -> None:
+        closed = asyncio.Event()
+        name.set("mine")
+        ws = bws.WebSocket(server.url, dispatch=bws.dispatch.asyncio())
+        ws.bind("open", lambda: seen.append(name.get()))
+        ws.bind("open", lambda: ws.close())
+        ws.bind("close", closed.set)
+        await asyncio.wait_for(closed.wait(), TIMEOUT)
+
+    with EchoServer() as server:
+        asyncio.run(main())
+    assert seen == ["mine"]
+
+
+def test_debug_mode_of_asyncio_has_nothing_to_say(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        closed = asyncio.Event()
+        ws = bws.WebSocket(server.url, dispatch=bws.dispatch.asyncio())
+        ws.bind("open", lambda: ws.close())
+        ws.bind("close", closed.set)
+        await asyncio.wait_for(closed.wait(), TIMEOUT)
+
+    with EchoServer() as server:
+        asyncio.run(main(), debug=True)
+    assert [record for record in caplog.records if record.name == "asyncio" and record.levelno > 30] == []

@@ -1,0 +1,148 @@
+"""bws.dispatch.qt"""
+
+from __future__ import annotations
+
+import pytest
+
+from bws.testing import EchoServer
+from tests.conftest import run_python
+from tests.dispatch.programs import run
+
+
+@pytest.fixture(params=["PySide6", "PyQt6"])
+def binding(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def test_without_qt_the_error_says_what_is_missing(binding: str) -> None:
+    done = run_python(
+        f"""
+        import bws
+
+        def error():
+            try:
+                bws.dispatch.qt()
+            except RuntimeError as exc:
+                return str(exc)
+
+        print(error())
+        import {binding}.QtCore
+        print(error())
+        """
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "bws.dispatch.qt() works with PySide6, PyQt6, PyQt5, none of which the program has imported",
+        f"bws.dispatch.qt() needs the QApplication ({binding}), which must be made before",
+    ]
+
+
+@pytest.mark.parametrize("first", ["PySide6", "PyQt6"])
+def test_with_two_bindings_imported_it_works(first: str) -> None:
+    done = run_python(
+        f"""
+        import PySide6.QtCore, PyQt6.QtCore
+        import bws
+        from bws.testing import EchoServer
+
+        app = {first}.QtCore.QCoreApplication([])
+        with EchoServer() as server:
+            ws = bws.WebSocket(server.url, dispatch=bws.dispatch.qt())
+            ws.bind("open", lambda: ws.close())
+            ws.bind("close", lambda: app.quit())
+            app.exec()
+            print(ws.readyState)
+        """
+    )
+    assert (done.stdout, done.stderr) == ("3\n", "")
+
+
+@pytest.mark.parametrize("opened", [True, False], ids=["open", "not delivered"])
+def test_an_application_that_is_deleted_closes_its_sockets(binding: str, opened: bool) -> None:
+    with EchoServer() as server:
+        run(
+            binding,
+            f"""
+            ws = bws.WebSocket(sys.argv[1], dispatch=bws.dispatch.qt())
+            if {opened}:
+                wait_for(lambda: app.processEvents() or ws.readyState == 1)
+            else:
+                wait_for(lambda: ws._delivery._count)
+            del label
+            if hasattr(app, "shutdown"):    # PySide6
+                app.shutdown()
+            del app
+            assert ws.wait_closed(20)
+            assert ws.readyState == 3
+            no_thread_left()
+            """,
+            server.url,
+        )
+        assert server.next_close() == (1001, "")
+
+
+def test_a_second_run_of_the_application_takes_new_sockets(binding: str) -> None:
+    run(
+        binding,
+        """
+        seen = []
+
+        def start():
+            ws = bws.WebSocket(server.url, dispatch=bws.dispatch.qt())
+            ws.bind("open", lambda: (seen.append("open"), ws.close()))
+            ws.bind("close", lambda: (seen.append("close"), quit()))
+
+        with EchoServer() as server:
+            main(start)
+            main(start)
+        assert seen == ["open", "close"] * 2, seen
+        """,
+    )
+
+
+def test_it_may_be_made_on_another_thread(binding: str) -> None:
+    run(
+        binding,
+        """
+        seen = []
+
+        def connect():
+            ws = bws.WebSocket(server.url, dispatch=bws.dispatch.qt())
+            ws.bind("open", lambda: (seen.append(threading.current_thread() is threading.main_thread()), ws.close()))
+            ws.bind("close", quit)
+
+        with EchoServer() as server:
+            main(lambda: threading.Thread(target=connect).start())
+        assert seen == [True], seen
+        """,
+    )
+
+
+def test_a_dialog_in_a_handler_does_not_stop_the_other_sockets(binding: str) -> None:
+    run(
+        binding,
+        """
+        seen = []
+
+        def start():
+            global a, b, dialog
+            dialog = QtWidgets.QDialog()
+            a = bws.WebSocket(server.url, dispatch=bws.dispatch.qt())
+            b = bws.WebSocket(server.url, dispatch=bws.dispatch.qt())
+            b.bind("message", lambda: (seen.append("b"), dialog.accept()))
+            a.bind("open", lambda: b.readyState == 1 and a.send("a"))
+            b.bind("open", lambda: a.readyState == 1 and a.send("a"))
+            a.bind("message", on_a)
+
+        def on_a():
+            b.send("b")
+            dialog.exec()
+            seen.append("dialog over")
+            quit()
+
+        with EchoServer() as server:
+            main(start)
+        assert seen == ["b", "dialog over"], seen
+        """,
+    )
