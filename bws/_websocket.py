@@ -43,7 +43,8 @@ class WebSocket(EventTarget):
             in it become Basic authorization *(bws extension)*.
         protocols: The subprotocols to ask for, in order of preference.
         dispatch: *(bws extension)* Where handlers run: a callable that takes a zero-argument callable and has it
-            run, first in first out, on a thread of your choice, such as ``loop.call_soon_threadsafe``.
+            run, first in first out, on a thread of your choice; `bws.dispatch` has some, such as
+            ``bws.dispatch.tk(root)``.
         headers: *(bws extension)* More header fields of the request; values are Latin-1.
         origin: *(bws extension)* The Origin header; the server's own origin by default, ``''`` leaves it out.
         cookie: *(bws extension)* The Cookie header, such as ``'a=1; b=2'``.
