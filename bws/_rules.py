@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import inspect
 import re
 import ssl as _ssl
 import sys
@@ -211,6 +210,8 @@ def check_dispatch(dispatch: object) -> Callable[[Callable[[], None]], object] |
         return None
     good = callable(dispatch)
     if callable(dispatch):
+        import inspect  # loads slowly
+
         with contextlib.suppress(ValueError):  # some builtins have no signature
             try:
                 inspect.signature(dispatch, follow_wrapped=False).bind(None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import threading
 import types
@@ -59,6 +58,11 @@ def one_argument(fn: Handler) -> Callable[[Any], object]:
     """
     if not callable(fn):
         raise TypeError(f"a handler must be callable, not {brief(fn)}")
+    takes = _plain_arguments(fn)
+    if takes is not None:
+        return fn if takes else lambda event: fn()
+    import inspect  # loads slowly, and most handlers are plain functions
+
     if inspect.iscoroutinefunction(fn) or inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise TypeError(
             f"handler {brief(fn)} is a coroutine or generator function, whose body would never run; bind a plain "
@@ -81,6 +85,27 @@ def one_argument(fn: Handler) -> Callable[[Any], object]:
             ) from None
         return lambda event: fn()
     return fn
+
+
+_NOT_PLAIN = 0x04 | 0x20 | 0x80 | 0x100 | 0x200  # CO_VARARGS, generators and coroutines of all kinds
+
+
+def _plain_arguments(fn: Handler) -> int | None:
+    """1 or 0 for a plain function or method that takes the event or nothing; None: look closer."""
+    bound = 0
+    if isinstance(fn, types.MethodType):
+        fn, bound = fn.__func__, 1
+    # What a decorator has left in __dict__ may say more than the code does.
+    if type(fn) is not types.FunctionType or fn.__dict__:
+        return None
+    code = fn.__code__
+    most = code.co_argcount - bound
+    least = most - len(fn.__defaults__ or ())
+    if code.co_flags & _NOT_PLAIN or code.co_kwonlyargcount or most < 0:
+        return None
+    if least <= 1 <= most:
+        return 1
+    return 0 if most == 0 else None
 
 
 class _On:
