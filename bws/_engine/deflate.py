@@ -116,6 +116,11 @@ class Deflater:
     def _new(self) -> zlib._Compress:
         return zlib.compressobj(_LEVEL, zlib.DEFLATED, -self._bits)
 
+    def restart(self) -> None:
+        """Refer to nothing that went before: it may not have reached the peer."""
+        if self._zlib is not None:
+            self._zlib = self._new()
+
     def deflate(self, data: bytes | memoryview) -> bytes | None:
         """`data` compressed, or None when it is to be sent as it is."""
         if self._zlib is None or len(data) < _SMALLEST:

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import struct
 import sys
 from codecs import utf_8_decode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder
+from itertools import chain, repeat
+from struct import Struct
 
 from ..errors import ProtocolError
 from .deflate import Inflater
 from .interface import Item
 
-__all__ = ["CLOSE", "PING", "PONG", "FrameReader", "Keys", "close_payload", "frame", "mask", "parse_close"]
+__all__ = [
+    "CLOSE",
+    "PING",
+    "PONG",
+    "FrameReader",
+    "close_payload",
+    "frame",
+    "head",
+    "mask",
+    "masking_keys",
+    "parse_close",
+]
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 FIN, RSV1, RSV = 0x80, 0x40, 0x70
@@ -260,28 +272,21 @@ def parse_close(payload: bytes) -> tuple[int, str]:
 
 def close_payload(code: int | None, reason: bytes = b"") -> bytes:
     """The payload of a close frame; empty without a code."""
-    return b"" if code is None else struct.pack("!H", code) + reason[: MAX_CONTROL - 2]
+    return b"" if code is None else code.to_bytes(2, "big") + reason[: MAX_CONTROL - 2]
 
 
 # -- sending ------------------------------------------------------------------------------------------
 
 
-class Keys:
-    """Masking keys: fresh for each frame and unpredictable (RFC 6455 section 5.3), bought 128 at a time."""
+_HEAD_16, _HEAD_64 = Struct("!BBH"), Struct("!BBQ")
 
-    __slots__ = ("_pool", "_pos")
 
-    def __init__(self) -> None:
-        self._pool = b""
-        self._pos = 0
+def masking_keys() -> Iterator[bytes]:
+    """Masking keys: fresh for each frame and unpredictable (RFC 6455 section 5.3), bought 128 at a time.
 
-    def next(self) -> bytes:
-        """Four random bytes. Called with the send lock held."""
-        pos = self._pos
-        if pos == len(self._pool):
-            self._pool, pos = os.urandom(512), 0
-        self._pos = pos + 4
-        return self._pool[pos : pos + 4]
+    No line of Python runs for each, so an exception of a signal handler cannot end the iterator.
+    """
+    return chain.from_iterable(chain.from_iterable(map(Struct("4s").iter_unpack, map(os.urandom, repeat(512)))))
 
 
 def frame(opcode: int, payload: bytes | memoryview, key: bytes, rsv1: bool = False) -> bytes:
@@ -294,14 +299,23 @@ def frame(opcode: int, payload: bytes | memoryview, key: bytes, rsv1: bool = Fal
         rsv1: Whether the payload is compressed.
     """
     size = len(payload)
+    if size < 126 and not rsv1:
+        return _SMALL[opcode][size] + key + mask(payload, key)
+    return head(opcode, size, key, rsv1) + mask(payload, key)
+
+
+# The first two bytes of small frames, which are most.
+_SMALL = {opcode: tuple(bytes((FIN | opcode, 0x80 | size)) for size in range(126)) for opcode in (1, 2, 8, 9, 10)}
+
+
+def head(opcode: int, size: int, key: bytes, rsv1: bool = False) -> bytes:
+    """The header of such a frame with a payload of `size` bytes."""
     first = FIN | RSV1 | opcode if rsv1 else FIN | opcode
     if size < 126:
-        head = bytes((first, 0x80 | size)) + key
-    elif size < 65536:
-        head = struct.pack("!BBH", first, 0xFE, size) + key
-    else:
-        head = struct.pack("!BBQ", first, 0xFF, size) + key
-    return head + mask(payload, key)
+        return bytes((first, 0x80 | size)) + key
+    if size < 65536:
+        return _HEAD_16.pack(first, 0xFE, size) + key
+    return _HEAD_64.pack(first, 0xFF, size) + key
 
 
 _SLICES = 128 * 1024  # bytes from which four translations beat one long integer

@@ -7,35 +7,56 @@ import ssl
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, NamedTuple
 
 from .._system import wait_for
 from .deflate import Deflater
-from .frames import CLOSE, PONG, Keys, frame
+from .frames import CLOSE, PONG, frame, head, mask, masking_keys
 
 __all__ = ["WOULD_BLOCK", "Outbox"]
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError)
 TLS_PIECE = 64 * 1024  # bytes: an SSL object takes all of what it is given or nothing
+APART = 16 * 1024  # bytes of payload from which copying it behind its header costs more than a list of both
+GATHER = 64  # frames that wait, given to the operating system in one call; POSIX allows 16, all that we run on 1,024
+
+
+class _Frame(NamedTuple):
+    """A frame, or the header or the rest of one, in the queue."""
+
+    end: int  # where it ends in the stream of all that was queued, in bytes
+    data: memoryview
+    payload: int  # bytes of the message that it carries, at its end; -1: it is a pong
+    packed: int  # bytes of the whole masked payload, when the message is compressed
+    total: int  # payload bytes from the beginning of the queue to here, as they were when it was queued
 
 
 class Outbox:
     """The sending half of a connection. Every method may be called from any thread; none waits but `wait`.
 
+    A signal handler may come between any two lines of this, in the main thread, and it may send or raise (Ctrl-C
+    does). So what was given to the operating system is noted by the same call of C code that gives it, and each
+    step can be done again: frames have absolute places in the stream, and are removed by comparing with how far the
+    stream has gone.
+
     Attributes:
         lock: Whoever holds it writes. With TLS whoever reads takes it too, for the single call: an SSL object
             allows one thread at a time. A signal handler may come in while its own thread holds it: what that
             sends goes out behind the frame that was interrupted.
-        pending: Payload bytes of messages that the operating system has not taken: ``bufferedAmount``.
         pongs: Pongs in the queue: a peer that pings and does not read must not fill the memory.
         waiting: Whether the socket is to be polled for writing.
         stalled: Whether TLS has to read something before it can write on.
         closed: Whether a close frame has been sent or queued: nothing is sent after it.
         progress: Counts the writes that emptied some of the queue.
+        torn: Whether an interruption has left unknown what TLS sent: the connection cannot go on.
     """
 
     __slots__ = (
-        "_busy", "_deflater", "_drained", "_frames", "_keys", "_later", "_over", "_piece", "_sock", "closed", "lock",
-        "pending", "pongs", "progress", "stalled", "waiting",
+        "_at_once", "_busy", "_deflater", "_drained", "_frames", "_gathers", "_key", "_later", "_lost", "_over",
+        "_piece", "_put", "_sock", "_written", "closed", "lock", "pongs", "progress", "stalled", "torn",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -43,31 +64,36 @@ class Outbox:
         self._drained: threading.Condition | None = None  # said when nothing is pending, and when nothing more goes
         self._busy = False  # whether a frame is being made and sent: then a signal handler has to queue
         self._later: list[tuple[int, bytes, bool]] = []
-        self._frames: deque[tuple[memoryview, int, int]] = deque()  # what is left of a frame; see _transmit
-        self._keys = Keys()
+        # The frame that is being sent past the empty queue: header, data, payload and packed as in _Frame, and what
+        # send() returned, as soon as it has.
+        self._at_once: list[Any] | None = None
+        self._frames: deque[_Frame] = deque()
+        self._written: tuple[int, list[int]] = (0, [])  # how far the stream has gone: a sum, and what is to be added
+        self._lost = 0  # payload bytes that were never sent
+        self._key = masking_keys().__next__
         self._sock: socket.socket | None = None
         self._over = False  # the socket was there, and is gone
+        self._put: Callable[[bytes | memoryview], int] = _closed
         self._piece = sys.maxsize
+        self._gathers = False  # whether the socket takes several buffers in one call: not with TLS, not on Windows
         self._deflater: Deflater | None = None
-        self.pending = self.pongs = self.progress = 0
-        self.waiting = self.stalled = self.closed = False
+        self.pongs = self.progress = 0
+        self.waiting = self.stalled = self.closed = self.torn = False
 
     def open(self, sock: socket.socket, deflater: Deflater | None) -> None:
         """The opening handshake is done: `sock` is non-blocking."""
         with self.lock:
             self._sock, self._deflater = sock, deflater
+            self._put = sock.send
             if isinstance(sock, ssl.SSLSocket):
                 self._piece = TLS_PIECE
+                # SSLSocket.send() is Python around this: an interruption in there would lose the result.
+                self._put = getattr(getattr(sock, "_sslobj", None), "write", sock.send)
+            else:
+                self._gathers = hasattr(sock, "sendmsg")
 
-    def message(self, opcode: int, payload: bytes | memoryview) -> bool:
-        """Send a message; False when a close frame has gone before."""
-        return self._send(opcode, payload, True)
-
-    def control(self, opcode: int, payload: bytes) -> bool:
-        """Send a control frame; False when a close frame has gone before."""
-        return self._send(opcode, payload, False)
-
-    def _send(self, opcode: int, payload: bytes | memoryview, message: bool) -> bool:
+    def send(self, opcode: int, payload: bytes | memoryview, message: bool = True) -> bool:
+        """Send a message or a control frame; False when a close frame has gone before."""
         with self.lock:
             if self.closed:
                 return False
@@ -76,46 +102,67 @@ class Outbox:
                 return True
             self._busy = True
             try:
+                if self._at_once is not None:
+                    self._queue_rest()
                 self._frame(opcode, payload, message)
                 while self._later:
-                    self._frame(*self._later.pop(0))
+                    later = self._later.pop(0)
+                    if not self.closed:
+                        self._frame(*later)
+            except BaseException:
+                # No memory, or a signal handler that raises: what was compressed may never have been sent.
+                if self._deflater is not None:
+                    self._deflater.restart()
+                raise
             finally:
                 self._busy = False
         return True
 
     def _frame(self, opcode: int, payload: bytes | memoryview, message: bool) -> None:
-        if self.closed:
-            return
-        key = self._keys.next()
+        key = self._key()
+        size = len(payload)
         if not message:
             self.closed = opcode == CLOSE
-            self._transmit(frame(opcode, payload, key), -1 if opcode == PONG else 0)
-            return
-        packed = None if self._deflater is None else self._deflater.deflate(payload)
-        if packed is None:
-            self._transmit(frame(opcode, payload, key), len(payload))
+            self._transmit(b"", frame(opcode, payload, key), -1 if opcode == PONG else 0)
+        elif self._deflater is not None and (packed := self._deflater.deflate(payload)) is not None:
+            self._message(opcode, packed, key, size, len(packed))
+        elif size < APART:
+            self._transmit(b"", frame(opcode, payload, key), size)
         else:
-            data = frame(opcode, packed, key, rsv1=True)
-            self._transmit(data, len(payload), len(data))
+            self._message(opcode, payload, key, size, 0)
+
+    def _message(self, opcode: int, body: bytes | memoryview, key: bytes, payload: int, packed: int) -> None:
+        """Send a message that is compressed or not small; see `_Frame`."""
+        if self._gathers and len(body) >= APART:
+            self._transmit(head(opcode, len(body), key, packed > 0), mask(body, key), payload, packed)
+        else:
+            self._transmit(b"", frame(opcode, body, key, packed > 0), payload, packed)
 
     def write(self) -> None:
         """The socket takes more: give it what waits."""
         with self.lock:
+            self._queue_rest()
             self._write()
-            if not self.pending or self._sock is None:
+            if self._sock is None or not self._pending():
                 self._notify()
+
+    def pending(self) -> int:
+        """Payload bytes of messages that the operating system has not taken: ``bufferedAmount``."""
+        with self.lock:
+            return self._pending()
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until nothing is pending; False when the time is up, or the connection over before."""
         with self.lock:
             if self._drained is None:
                 self._drained = threading.Condition(self.lock)
-            wait_for(self._drained, lambda: not self.pending or (self._sock is None and self.closed), timeout)
-            return not self.pending
+            wait_for(self._drained, lambda: not self._pending() or (self._sock is None and self.closed), timeout)
+            return not self._pending()
 
     def close(self) -> None:
         """Nothing more is sent; `pending` tells what was not."""
         with self.lock:
+            self._queue_rest()
             self._end()
             self.closed = True
             self._notify()
@@ -124,67 +171,148 @@ class Outbox:
         """As `close`, in the child of a fork, where another thread may have held the lock."""
         self.lock = threading.RLock()
         self._drained = None
-        self.pending = 0
         self.close()
+        self._lost = 0
 
     # -- with the lock held -----------------------------------------------------------------------
 
-    def _transmit(self, data: bytes, payload: int, packed: int = 0) -> None:
+    def _transmit(self, header: bytes, data: bytes, payload: int, packed: int = 0) -> None:
         """Send a frame, or what the operating system takes of it; the rest is queued.
 
         Args:
-            data: The frame.
-            payload: Bytes of the message that it carries; they are at its end. -1: it is a pong.
-            packed: Its size, when the message is compressed.
+            header: Its header, when that is not in `data`.
+            data: The frame, or its masked payload.
+            payload: See `_Frame`.
+            packed: See `_Frame`.
         """
-        sent = 0
-        if not self._frames and self._sock is not None and len(data) <= self._piece:
-            try:
-                sent = self._sock.send(data)
-            except WOULD_BLOCK as exc:
-                self.stalled = isinstance(exc, ssl.SSLWantReadError)
-            except OSError:
-                self._end()  # reading tells why
-            if sent == len(data):
-                return
-        self.pending += _share(len(data) - sent, payload, packed)
-        if not self._over:
-            self._frames.append((memoryview(data)[sent:], payload, packed))
-            self.pongs += payload < 0
-            self.waiting = self._sock is not None and not self.stalled
+        if self._frames or self._sock is None or len(data) > self._piece:
+            self._queue(header, data, 0, payload, packed)
             if len(data) > self._piece and len(self._frames) == 1:
                 self._write()
-
-    def _write(self) -> None:
-        frames = self._frames
-        self.stalled = False
+            return
+        self._at_once = note = [header, data, payload, packed]
         try:
-            while frames and self._sock is not None:
-                left, payload, packed = frames[0]
-                sent = self._sock.send(left[: self._piece])
-                self.progress += 1
-                self.pending -= _share(len(left), payload, packed) - _share(len(left) - sent, payload, packed)
-                if sent < len(left):
-                    frames[0] = (left[sent:], payload, packed)
-                else:
-                    frames.popleft()
-                    self.pongs -= payload < 0
+            # extend() notes the result before anything can come between.
+            if header:
+                note.extend(map(self._sock.sendmsg, ((header, data),)))
+            else:
+                note.extend(map(self._put, (data,)))
         except WOULD_BLOCK as exc:
             self.stalled = isinstance(exc, ssl.SSLWantReadError)
         except OSError:
             self._end()  # reading tells why
+        except BaseException:
+            self._tear()
+            raise
+        if note[-1] == len(header) + len(data) and len(note) == 5:
+            self._at_once = None
+        else:
+            self._queue_rest()
+
+    def _queue_rest(self) -> None:
+        """Queue what was not taken of the frame that was sent at once."""
+        note = self._at_once
+        if note is None:
+            return
+        header, data, payload, packed, *sent = note
+        done = sum(sent)
+        if done < len(header) + len(data) and not (self._frames and self._frames[-1].data.obj is data):
+            self._queue(header, data, done, payload, packed)
+        self._at_once = None
+        self.waiting = bool(self._frames) and self._sock is not None and not self.stalled
+
+    def _queue(self, header: bytes, data: bytes, sent: int, payload: int, packed: int) -> None:
+        """Queue a frame but for its first `sent` bytes; see `_transmit`."""
+        left = memoryview(data)[max(sent - len(header), 0) :]
+        share = _share(len(left), payload, packed)
+        if self._over:
+            self._lost += share
+            return
+        end, total = self._frames[-1][::4] if self._frames else (self._position(), 0)
+        queued = []
+        if sent < len(header):
+            end += len(header) - sent
+            queued.append(_Frame(end, memoryview(header)[sent:], 0, 0, total))
+        queued.append(_Frame(end + len(left), left, payload, packed, total + share))
+        self.pongs += payload < 0
+        self._frames.extend(queued)
+        self.waiting = self._sock is not None and not self.stalled
+
+    def _position(self) -> int:
+        """How far the stream of what was queued has gone, in bytes."""
+        done, more = self._written
+        return done + sum(more)
+
+    def _pending(self) -> int:
+        self._queue_rest()
+        return self._lost + self._queued()
+
+    def _queued(self) -> int:
+        """Payload bytes in the queue."""
+        if not self._frames:
+            return 0
+        first, last = self._frames[0], self._frames[-1]
+        left = max(first.end - self._position(), 0)
+        return last.total - first.total + _share(left, first.payload, first.packed)
+
+    def _write(self) -> None:
+        frames = self._frames
+        self.stalled = False
+        while frames and (sock := self._sock) is not None:
+            position = self._position()
+            more: list[int] = []
+            self._written = (position, more)
+            while frames and frames[0].end <= position:
+                self.pongs -= frames[0].payload < 0
+                frames.popleft()
+            if not frames:
+                break
+            end, data, *_ = frames[0]
+            data = data[len(data) - (end - position) :]
+            try:
+                # As in _transmit
+                if self._gathers and len(frames) > 1:
+                    more.extend(map(sock.sendmsg, ([data, *(queued.data for queued in islice(frames, 1, GATHER))],)))
+                else:
+                    more.extend(map(self._put, (data[: self._piece],)))
+            except WOULD_BLOCK as exc:
+                self.stalled = isinstance(exc, ssl.SSLWantReadError)
+                break
+            except OSError:
+                self._end()  # reading tells why
+                break
+            except BaseException:
+                self._tear()
+                raise
+            self.progress += 1
+        if not frames:
+            self.pongs = 0
         self.waiting = bool(frames) and self._sock is not None and not self.stalled
 
     def _end(self) -> None:
-        self._sock = None
-        self._over = True
-        self._frames.clear()  # `pending` stays: it was never sent
+        """Nothing goes out any more: what is queued is lost."""
+        if not self._over:
+            lost = self._queued()
+            self._over = True
+            self._lost += lost
+        self._sock, self._put = None, _closed
+        self._frames.clear()
         self.pongs = 0
         self.waiting = False
+
+    def _tear(self) -> None:
+        """A signal handler raised inside a write: of TLS, nobody can tell then what was written."""
+        if isinstance(self._sock, ssl.SSLSocket):
+            self.torn = True
+            self._end()
 
     def _notify(self) -> None:
         if self._drained is not None:
             self._drained.notify_all()
+
+
+def _closed(data: bytes | memoryview) -> int:
+    raise ConnectionAbortedError("the connection is over")
 
 
 def _share(left: int, payload: int, packed: int) -> int:
@@ -192,4 +320,4 @@ def _share(left: int, payload: int, packed: int) -> int:
     if payload <= 0:
         return 0
     # Of a compressed message nobody can tell: it shrinks in proportion, rounded up.
-    return -(-payload * left // packed) if packed else min(payload, left)
+    return min(payload, -(-payload * left // packed) if packed else left)

@@ -124,10 +124,16 @@ class ThreadedEngine:
     def send(self, opcode: int, payload: bytes | memoryview) -> bool:
         if log.isEnabledFor(logging.DEBUG):
             self._log_frame(opcode, payload)
-        taken = self._outbox.message(opcode, payload)
-        if self._outbox.waiting:
-            self.wake()
-        return taken
+        try:
+            return self._outbox.send(opcode, payload)
+        except BaseException:
+            self._outbox.write()  # a signal handler raised: what it interrupted is brought to an end
+            if self._outbox.torn:
+                self.wake()
+            raise
+        finally:
+            if self._outbox.waiting:
+                self.wake()
 
     def ping(self, payload: bytes, callback: Callable[[float], object] | None) -> None:
         if callback is not None:
@@ -139,7 +145,7 @@ class ThreadedEngine:
     def _control_frame(self, opcode: int, payload: bytes) -> bool:
         if log.isEnabledFor(logging.DEBUG):
             self._log_frame(opcode, payload)
-        return self._outbox.control(opcode, payload)
+        return self._outbox.send(opcode, payload, message=False)
 
     def _log_frame(self, opcode: int, payload: bytes | memoryview) -> None:
         start = brief(bytes(payload[:40])) + ("..." if len(payload) > 40 else "")
@@ -159,7 +165,7 @@ class ThreadedEngine:
         self.wake()
 
     def buffered(self) -> int:
-        return self._outbox.pending
+        return self._outbox.pending()
 
     def flush(self, timeout: float | None) -> bool:
         return self._outbox.wait(timeout)
@@ -360,6 +366,8 @@ class ThreadedEngine:
         """With _io held."""
         if self._stop:
             self._give_up()
+        if self._outbox.torn and self._sock is not None:
+            self._lost(ConnectionAbortedError("a signal handler raised inside a TLS write: what was sent is unknown"))
         if writable:
             self._outbox.write()
         if readable or (writable and self._write_to_read):

@@ -82,10 +82,10 @@ def frames(sock: Narrow) -> list[tuple[int, bytes]]:
 def test_what_the_socket_takes_is_sent_at_once_in_one_call() -> None:
     sock = Narrow(1 << 20)
     box = outbox(sock)
-    assert box.message(TEXT, b"hello")
-    assert box.message(BINARY, memoryview(bytes(100_000)))
+    assert box.send(TEXT, b"hello")
+    assert box.send(BINARY, memoryview(bytes(100_000)))
     assert frames(sock) == [(TEXT, b"hello"), (BINARY, bytes(100_000))]
-    assert (sock.calls, box.pending, box.waiting, box.pongs, box.closed) == (2, 0, False, 0, False)
+    assert (sock.calls, box.pending(), box.waiting, box.pongs, box.closed) == (2, 0, False, 0, False)
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 200, 70_000])
@@ -94,8 +94,8 @@ def test_pending_is_exact_after_every_byte(size: int) -> None:
     box = outbox(sock)
     head = 2 + 4 + (0 if size < 126 else 2 if size < 65536 else 8)
     payload = bytes(i % 256 for i in range(size))
-    assert box.message(BINARY, payload)
-    assert box.pending == size
+    assert box.send(BINARY, payload)
+    assert box.pending() == size
     assert box.waiting
     sent = 0
     for step in [1] * (head + 3) + [size // 3 + 1] * 3:
@@ -103,22 +103,22 @@ def test_pending_is_exact_after_every_byte(size: int) -> None:
         box.write()
         sent = min(head + size, sent + step)
         assert len(sock.taken) == sent
-        assert box.pending == size - max(0, sent - head)
+        assert box.pending() == size - max(0, sent - head)
         assert box.waiting == (sent < head + size)
     assert frames(sock) == [(BINARY, payload)]
-    assert box.pending == 0
+    assert box.pending() == 0
 
 
 @pytest.mark.parametrize("room", range(12))
 def test_pending_is_exact_when_the_first_try_is_cut(room: int) -> None:
     sock = Narrow(room)
     box = outbox(sock)
-    box.message(TEXT, b"hello")
-    assert box.pending == 5 - max(0, min(5, room - 6))
+    box.send(TEXT, b"hello")
+    assert box.pending() == 5 - max(0, min(5, room - 6))
     sock.room = 1000
     box.write()
     assert frames(sock) == [(TEXT, b"hello")]
-    assert (box.pending, box.waiting) == (0, False)
+    assert (box.pending(), box.waiting) == (0, False)
 
 
 @given(
@@ -148,25 +148,25 @@ def test_whatever_the_socket_takes_order_and_counters_are_right(script: list[tup
             expected.append((opcodes[what], payload))
             if opcodes[what] < CLOSE:
                 total += len(payload)
-                assert box.message(opcodes[what], payload)
+                assert box.send(opcodes[what], payload)
             else:
-                assert box.control(opcodes[what], payload)
+                assert box.send(opcodes[what], payload, message=False)
         seen = Frames(bytes(sock.taken))
-        assert box.pending == total - seen.payload
+        assert box.pending() == total - seen.payload
         assert box.waiting == (len(seen.whole) < len(expected))
         assert seen.whole == expected[: len(seen.whole)]
         assert box.pongs == sum(opcode == PONG for opcode, _ in expected[len(seen.whole) :])
     sock.room = 1 << 20
     box.write()
     assert frames(sock) == expected
-    assert (box.pending, box.pongs, box.waiting) == (0, 0, False)
+    assert (box.pending(), box.pongs, box.waiting) == (0, 0, False)
 
 
 def test_a_buffer_that_is_changed_after_sending_changes_nothing() -> None:
     sock = Narrow()
     box = outbox(sock)
     payload = bytearray(b"before")
-    box.message(BINARY, memoryview(payload))
+    box.send(BINARY, memoryview(payload))
     payload[:] = b"after!"
     sock.room = 100
     box.write()
@@ -176,14 +176,14 @@ def test_a_buffer_that_is_changed_after_sending_changes_nothing() -> None:
 def test_a_close_frame_goes_behind_what_is_queued_and_nothing_goes_behind_it() -> None:
     sock = Narrow(3)
     box = outbox(sock)
-    box.message(TEXT, b"one")
-    box.control(PING, b"two")
-    assert box.control(CLOSE, b"\x03\xe8")
+    box.send(TEXT, b"one")
+    box.send(PING, b"two", message=False)
+    assert box.send(CLOSE, b"\x03\xe8", message=False)
     assert box.closed
-    assert not box.message(TEXT, b"late")
-    assert not box.control(PONG, b"late")
-    assert not box.control(CLOSE, b"\x03\xe9")
-    assert (box.pending, box.pongs) == (3, 0)
+    assert not box.send(TEXT, b"late")
+    assert not box.send(PONG, b"late", message=False)
+    assert not box.send(CLOSE, b"\x03\xe9", message=False)
+    assert (box.pending(), box.pongs) == (3, 0)
     sock.room = 1000
     box.write()
     assert frames(sock) == [(TEXT, b"one"), (PING, b"two"), (CLOSE, b"\x03\xe8")]
@@ -191,13 +191,13 @@ def test_a_close_frame_goes_behind_what_is_queued_and_nothing_goes_behind_it() -
 
 def test_before_it_is_open_a_frame_waits_and_needs_no_polling() -> None:
     box = Outbox()
-    box.message(TEXT, b"early")
-    assert (box.waiting, box.pending) == (False, 5)
+    box.send(TEXT, b"early")
+    assert (box.waiting, box.pending()) == (False, 5)
     sock = Narrow(100)
     box.open(cast(socket.socket, sock), None)
     box.write()
     assert frames(sock) == [(TEXT, b"early")]
-    assert box.pending == 0
+    assert box.pending() == 0
 
 
 @pytest.mark.parametrize("blocks", WOULD_BLOCK)
@@ -205,14 +205,14 @@ def test_everything_that_means_later_leaves_it_in_the_queue(blocks: type[OSError
     sock = Narrow()
     sock.blocks = blocks
     box = outbox(sock)
-    box.message(TEXT, b"hello")
+    box.send(TEXT, b"hello")
     box.write()
     # TLS that has to read first is not polled for writing.
-    assert (box.pending, box.stalled, box.waiting) == (5, blocks is ssl.SSLWantReadError, not box.stalled)
+    assert (box.pending(), box.stalled, box.waiting) == (5, blocks is ssl.SSLWantReadError, not box.stalled)
     sock.room = 100
     box.write()
     assert frames(sock) == [(TEXT, b"hello")]
-    assert (box.pending, box.stalled, box.waiting) == (0, False, False)
+    assert (box.pending(), box.stalled, box.waiting) == (0, False, False)
 
 
 class Interrupted(Narrow):
@@ -232,31 +232,31 @@ class Interrupted(Narrow):
 @pytest.mark.parametrize("room", [0, 3, 1000])
 def test_what_a_signal_handler_sends_goes_behind_the_frame_it_interrupted(room: int) -> None:
     def handler() -> None:
-        assert box.message(TEXT, b"from the handler")
-        assert box.control(PING, b"too")
+        assert box.send(TEXT, b"from the handler")
+        assert box.send(PING, b"too", message=False)
 
     sock = Interrupted(room, handler)
     box = outbox(sock)
-    assert box.message(TEXT, b"outer")
-    assert box.pending == max(0, 5 + 16 - max(0, room - 12))
+    assert box.send(TEXT, b"outer")
+    assert box.pending() == max(0, 5 + 16 - max(0, room - 12))
     sock.room = 1000
     box.write()
     assert frames(sock) == [(TEXT, b"outer"), (TEXT, b"from the handler"), (PING, b"too")]
-    assert (box.pending, box.waiting) == (0, False)
+    assert (box.pending(), box.waiting) == (0, False)
 
 
 def test_a_signal_handler_may_close() -> None:
-    sock = Interrupted(1000, lambda: box.control(CLOSE, b""))
+    sock = Interrupted(1000, lambda: box.send(CLOSE, b"", message=False))
     box = outbox(sock)
-    box.message(TEXT, b"outer")
-    assert not box.message(TEXT, b"late")
+    box.send(TEXT, b"outer")
+    assert not box.send(TEXT, b"late")
     assert frames(sock) == [(TEXT, b"outer"), (CLOSE, b"")]
 
 
 def test_progress_counts_the_writes_that_emptied_some_of_the_queue() -> None:
     sock = Narrow()
     box = outbox(sock)
-    box.message(TEXT, b"hello")
+    box.send(TEXT, b"hello")
     box.write()
     assert box.progress == 0
     sock.room = 3
@@ -273,20 +273,20 @@ def test_a_socket_that_is_broken_raises_nothing_and_keeps_what_is_pending(error:
     sock = Narrow()
     box = outbox(sock)
     if when == "later":
-        box.message(TEXT, b"hello")
+        box.send(TEXT, b"hello")
     sock.error = error
     if when == "later":
         box.write()
     else:
-        box.message(TEXT, b"hello")
-    assert (box.pending, box.waiting) == (5, False)
+        box.send(TEXT, b"hello")
+    assert (box.pending(), box.waiting) == (5, False)
     calls = sock.calls
-    assert box.message(TEXT, b"again")  # not closed yet: reading tells why
+    assert box.send(TEXT, b"again")  # not closed yet: reading tells why
     box.write()
-    assert (box.pending, sock.calls, box.waiting) == (10, calls, False)
+    assert (box.pending(), sock.calls, box.waiting) == (10, calls, False)
     box.close()
-    assert not box.message(TEXT, b"too late")
-    assert box.pending == 10
+    assert not box.send(TEXT, b"too late")
+    assert box.pending() == 10
 
 
 # -- waiting
@@ -310,13 +310,13 @@ def test_waiting_ends_when_nothing_is_pending() -> None:
     sock = Narrow()
     box = outbox(sock)
     assert box.wait(None)
-    box.message(TEXT, b"hello")
+    box.send(TEXT, b"hello")
     assert not box.wait(0)
     assert not box.wait(0.01)
     waiters = [waiting(box) for _ in range(3)]
     sock.room = 8
     box.write()
-    assert box.pending == 3
+    assert box.pending() == 3
     sock.room = 100
     box.write()
     assert [result() for result in waiters] == [True, True, True]
@@ -324,26 +324,26 @@ def test_waiting_ends_when_nothing_is_pending() -> None:
 
 def test_waiting_does_not_wait_for_control_frames() -> None:
     box = outbox(Narrow())
-    box.control(PING, b"x")
+    box.send(PING, b"x", message=False)
     assert box.waiting
     assert box.wait(None)
 
 
 def test_waiting_ends_when_the_connection_does() -> None:
     box = outbox(Narrow())
-    box.message(TEXT, b"hello")
+    box.send(TEXT, b"hello")
     result = waiting(box)
     box.close()
     assert not result()
     assert not box.wait(None)
-    assert box.pending == 5
+    assert box.pending() == 5
 
 
 def test_waiting_goes_on_while_a_broken_socket_has_not_been_noticed() -> None:
     sock = Narrow()
     box = outbox(sock)
     sock.error = BrokenPipeError()
-    box.message(TEXT, b"hello")
+    box.send(TEXT, b"hello")
     result = waiting(box)
     assert not box.wait(0.05)
     box.close()
@@ -353,14 +353,14 @@ def test_waiting_goes_on_while_a_broken_socket_has_not_been_noticed() -> None:
 def test_forgetting_needs_no_lock_and_leaves_nothing() -> None:
     sock = Narrow()
     box = outbox(sock)
-    box.message(TEXT, b"hello")
+    box.send(TEXT, b"hello")
     box.lock.acquire()  # as another thread of the parent may have
     box.forget()
     sock.room = 100
     box.write()
-    assert (box.pending, box.closed, box.waiting, len(sock.taken)) == (0, True, False, 0)
+    assert (box.pending(), box.closed, box.waiting, len(sock.taken)) == (0, True, False, 0)
     assert box.wait(None)
-    assert not box.message(TEXT, b"late")
+    assert not box.send(TEXT, b"late")
 
 
 # -- from many threads, and compressed
@@ -373,7 +373,7 @@ def test_messages_of_many_threads_are_whole_and_in_order() -> None:
 
     def send(name: int) -> None:
         for n in range(count):
-            box.message(TEXT, f"{name} {n}".encode())
+            box.send(TEXT, f"{name} {n}".encode())
             if n % 10 == name:
                 box.write()
 
@@ -395,15 +395,15 @@ def test_pending_of_a_compressed_message_is_what_the_caller_sent() -> None:
     box = outbox(sock, Deflater(Agreement()))
     text = b"a" * 1000
     for payload in (text, text, b"tiny"):
-        box.message(TEXT, payload)
-    assert box.pending == 2004
-    before = box.pending
+        box.send(TEXT, payload)
+    assert box.pending() == 2004
+    before = box.pending()
     while box.waiting:
         sock.room = 1
         box.write()
-        assert 0 <= box.pending <= before
-        before = box.pending
-    assert box.pending == 0
+        assert 0 <= box.pending() <= before
+        before = box.pending()
+    assert box.pending() == 0
     seen = Frames(bytes(sock.taken))
     assert seen.compressed == 2
     inflater = Inflater(Agreement())
