@@ -81,6 +81,15 @@ class Output:
             shown = f"{self._now()} {self._painted('<', _GREEN)} {size}{shown}"
         self._write(shown + "\n")
 
+    def flush(self) -> None:
+        """What went into a pipe so far is to be read at its other end now."""
+        with self._lock:
+            if self.failure is None and sys.stdout is not None and not self._terminal:
+                try:
+                    sys.stdout.flush()
+                except OSError as error:
+                    self.failure = error
+
     def opened(self, ws: bws.WebSocket) -> None:
         """Tell that the connection is open."""
         if self._jsonl:
@@ -143,8 +152,7 @@ class Output:
                 # Binary, because a pipe is UTF-8 with bare line feeds wherever the program runs.
                 buffer = None if self._terminal else getattr(sys.stdout, "buffer", None)
                 if buffer is not None:
-                    buffer.write(text.encode("utf-8", "replace"))
-                    buffer.flush()
+                    buffer.write(text.encode("utf-8", "replace"))  # see flush()
                 else:
                     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
                     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))

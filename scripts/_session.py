@@ -8,7 +8,7 @@ import threading
 import time
 from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import bws
@@ -20,6 +20,7 @@ from ._output import Output
 CLEAN, NOT_CONNECTED, USAGE, ABNORMAL, UNMET, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 HIGH_WATER = 1 << 20  # bytes that may wait to be sent before the next message is read
+LOOK_AFTER = 1 << 16  # characters or bytes after which that is looked at
 SILENCE = 1.0  # s after which nothing more is expected of a server of unknown ways
 PATIENCE = 10.0  # s for what has to come
 GOOD_ENDS = (1000, 1001, 1005)  # close codes of a server that has just finished
@@ -50,7 +51,8 @@ class Session:
         must_come = self._answers or options.has_goal or options.latency
         self._patience = options.wait or (PATIENCE if must_come else SILENCE)
 
-        self._changed = threading.Condition()  # guards all that follows; notified after each change
+        self._lock = threading.Lock()  # guards all that follows
+        self._changed = threading.Condition(self._lock)  # notified after each change that somebody may wait for
         self._expected = deque(options.format.read(text) for text in options.expect)
         self._sent = 0
         self._received = 0
@@ -67,7 +69,16 @@ class Session:
         self._sent_at: deque[float] = deque()
         self._latencies = array("d")
 
-        self.ws = bws.WebSocket(url, options.subprotocols or None, **options.websocket)
+        self._unchecked = 0  # bytes sent since bufferedAmount was looked at; only the thread that sends has it
+
+        def at_once(deliver: Callable[[], None]) -> None:
+            """Show what has arrived together in one piece."""
+            deliver()
+            output.flush()
+            if output.failure is not None:
+                self.stop()
+
+        self.ws = bws.WebSocket(url, options.subprotocols or None, dispatch=at_once, **options.websocket)
         self.ws.bind("open", lambda: output.opened(self.ws))
         self.ws.bind("message", self._on_message)
         self.ws.bind("error", self._on_error)
@@ -76,12 +87,11 @@ class Session:
     # --- events ---
 
     def _on_message(self, evt: Any) -> None:
-        now = time.perf_counter()
-        with self._changed:
-            if self._done:
-                return
+        now = time.perf_counter() if self.options.latency else 0.0
+        if self._done:
+            return
         self.output.message(evt.data)  # a slow reader of it holds up the server, and no memory
-        with self._changed:
+        with self._lock:
             self._received += 1
             if self._sent_at:
                 self._latencies.append(now - self._sent_at.popleft())
@@ -91,7 +101,9 @@ class Session:
             elif not self._expected:
                 self._news = time.monotonic()
             self._done = self._goal_reached() or self.output.failure is not None
-            self._changed.notify_all()
+            # Whoever waits is not woken for every message; silence it looks for itself.
+            if self._done or self.options.latency or (self._input_over and self._received >= self._sent):
+                self._changed.notify_all()
 
     def _on_error(self, evt: Any) -> None:
         self._failure = evt.message
@@ -128,7 +140,7 @@ class Session:
         Returns:
             False when it is no use to go on.
         """
-        with self._changed:
+        with self._lock:
             if self._done or self._stopped:
                 return False
             if self.ws.readyState != self.ws.OPEN:
@@ -140,9 +152,15 @@ class Session:
             if self.options.latency:
                 self._sent_at.append(time.perf_counter())
         self.ws.send(message)
+        self._unchecked += len(message)
+        if self._unchecked >= LOOK_AFTER:
+            self._unchecked = 0
+            self._wait_for_the_peer()
+        return not self.options.latency or self._replied_to(number)
+
+    def _wait_for_the_peer(self) -> None:
         while self.ws.bufferedAmount > HIGH_WATER and self.ws.readyState == self.ws.OPEN:
             self.ws.flush(_LOOK)
-        return not self.options.latency or self._replied_to(number)
 
     def _replied_to(self, number: int) -> bool:
         with self._changed:
