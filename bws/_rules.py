@@ -9,10 +9,11 @@ import ssl as _ssl
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 import ada_url
 
+from ._proxy import parse as parse_proxy
 from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT, USER_AGENT, Address, Settings
 from ._text import brief, without_password
 from .errors import DOMSyntaxError, InvalidAccessError
@@ -30,7 +31,6 @@ __all__ = [
 
 TEXT, BINARY = 1, 2  # opcodes, RFC 6455 section 5.2
 MAX_REASON = 123  # bytes: a control frame has 125, the close code takes 2
-PROXY_SCHEMES = ("http", "socks4", "socks4a", "socks5", "socks5h")
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 section 5.6.2
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -91,14 +91,17 @@ def parse_url(url: str) -> Address:
         authority=authority,
         origin=f"{record.protocol}//{authority}",
         target=href[href.index("/", len(record.protocol) + 2) :],
-        authorization=_basic(record.username, record.password),
+        authorization=_basic(record.username, record.password, shown),
     )
 
 
-def _basic(user: str, password: str) -> str:
+def _basic(user: str, password: str, shown: str) -> str:
+    """The userinfo as a Basic credential (RFC 7617), which may have no control characters."""
     if not user and not password:
         return ""
     pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
+    if _CONTROL.search(pair.decode("latin-1")):
+        raise DOMSyntaxError(f"url {shown}: its user name or password has a control character (CR, LF, NUL ...)")
     return "Basic " + base64.b64encode(pair).decode("ascii")
 
 
@@ -308,14 +311,9 @@ def _check_proxy(proxy: bool | str | None) -> bool | str | None:
     if not isinstance(proxy, str):
         raise TypeError(f"{expected}, not {brief(proxy)}")
     try:
-        parts = urlsplit(proxy)
-        valid = parts.scheme in PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or _CONTROL.search(proxy) or " " in proxy:
-        # The repr would show the password of a mistyped URL: what is before the @ is left out.
-        shown = brief(proxy.rpartition("@")[2])
-        raise ValueError(f"{expected}; schemes: {', '.join(PROXY_SCHEMES)}; not {shown}")
+        parse_proxy(proxy)
+    except ValueError as exc:
+        raise ValueError(f"{expected}; {exc}") from None
     return proxy
 
 

@@ -112,7 +112,8 @@ def test_what_is_at_the_bottom_knows_nothing_of_the_package(module: str) -> None
 ARROWS = {
     "bws.events": {"bws._text"},  # and its target, for a type checker only
     "bws._settings": {"bws._version"},
-    "bws._rules": {"bws.errors", "bws._settings", "bws._text"},
+    "bws._proxy": {"bws._text"},
+    "bws._rules": {"bws.errors", "bws._proxy", "bws._settings", "bws._text"},
     "bws._target": {"bws.events", "bws._text", "bws._websocket"},  # the last for a type checker only
     "bws._lifetime": set[str](),
     "bws._delivery": {"bws._engine.interface", "bws._lifetime", "bws._settings"},
@@ -132,7 +133,7 @@ def test_every_file_at_the_top_has_its_place() -> None:
 
 @pytest.mark.parametrize("module", [module for module in IMPORTS if module.startswith(ENGINE)])
 def test_the_engine_knows_nothing_of_the_object_and_of_delivery(module: str) -> None:
-    below = {"bws.errors", "bws._text", "bws._state", "bws._settings", "bws._system"}
+    below = {"bws.errors", "bws._text", "bws._state", "bws._settings", "bws._system", "bws._proxy"}
     assert {name for name in own(module, typing=True) if not name.startswith(ENGINE)} <= below
 
 

@@ -20,6 +20,7 @@ _END = re.compile(rb"\r?\n\r?\n")
 _STATUS = re.compile(r"HTTP/1\.[0-9] +([0-9]{3})(?: +(.*))?\Z")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _START = b"HTTP/1."
+_TLS = (0x15, 0x16)  # the first byte of an alert, of a handshake
 
 
 def request(settings: Settings, key: str) -> bytes:
@@ -88,7 +89,8 @@ class HeadReader:
         seen = max(0, len(self._data) - 3)
         self._data += data
         if not self._data.startswith(_START[: len(self._data)]):
-            raise HandshakeError(f"{self._whose} is not HTTP/1.x: {bytes(self._data[:40])!r}")
+            hint = " (it looks like TLS; is it a wss: server?)" if self._data[0] in _TLS else ""
+            raise HandshakeError(f"{self._whose} is not HTTP/1.x: {bytes(self._data[:40])!r}{hint}")
         end = _END.search(self._data, seen)
         if len(self._data) > MAX_HEAD if end is None else end.end() > MAX_HEAD:
             raise HandshakeError(f"{self._whose} has a head of over {MAX_HEAD // 1024} KiB")

@@ -234,7 +234,7 @@ class ThreadedEngine:
         assert sock is not None
         patience.stage = "waiting for the answer to the opening handshake"
         connect.write(sock, handshake.request(self._settings, key), patience)
-        reader = handshake.HeadReader()
+        reader = handshake.HeadReader(f"the answer of {patience.peer}")
         while (head := reader.feed(connect.read(sock, reader, patience))) is None:
             pass
         log.debug("%s: the server answered %d %s", self._thread.name, head.status, printable(head.reason))

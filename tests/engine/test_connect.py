@@ -533,7 +533,6 @@ def test_a_proxy_of_the_program_beats_the_environments(server: ScriptedServer, m
 @pytest.mark.parametrize(
     "value",
     [
-        "https://127.0.0.1:1",
         "ftp://user:secret@127.0.0.1:1",
         "http://",
         "socks5h://",
@@ -548,7 +547,7 @@ def test_an_environments_proxy_that_cannot_be_used_is_an_error(
     monkeypatch.setenv("http_proxy", value)
     error = failure(server.url)
     assert isinstance(error, ProxyError)
-    assert "expected http, socks4, socks4a, socks5 or socks5h" in str(error)
+    assert "expected SCHEME://HOST:PORT with one of http, https, socks4, socks4a, socks5, socks5h" in str(error)
     assert "secret" not in str(error)
 
 

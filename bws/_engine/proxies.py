@@ -1,0 +1,159 @@
+"""Proxies: which one the environment names, and tunnels through HTTP CONNECT and SOCKS."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ipaddress
+import socket
+
+from .._proxy import Proxy, parse
+from .._settings import Address
+from .._system import proxy_possible
+from .._text import printable
+from ..errors import HandshakeError, ProxyError
+from . import tcp, tls
+from .handshake import HeadReader
+from .patience import Aborted, Patience, explained, read, write
+from .relay import relayed
+
+__all__ = ["choose", "tunnel"]
+
+
+def choose(option: bool | str | None, address: Address) -> Proxy | None:
+    """The proxy for this address, or None.
+
+    Args:
+        option: What the program said: a URL, True for the environment, None for none.
+        address: Where the connection leads.
+
+    Raises:
+        ProxyError: The environment has something else than a proxy's URL.
+    """
+    if isinstance(option, str):
+        return parse(option)
+    url = _environments(address) if option else None
+    if url is None:
+        return None
+    try:
+        return parse(url)
+    except ValueError as exc:
+        raise ProxyError(f"the environment's proxy {exc}; or use proxy=None") from None
+
+
+def _environments(address: Address) -> str | None:
+    """The proxy that the environment (or the system, on macOS and Windows) names for this URL."""
+    if not proxy_possible():
+        return None  # the usual case, without an import that takes longer than a connection
+    from urllib.request import getproxies, proxy_bypass
+
+    proxies = getproxies()
+    own = ("wss", "https") if address.secure else ("ws", "http")
+    name = next((name for name in (*own, "socks", "all") if proxies.get(name)), None)
+    if name is None:
+        return None
+    exceptions = proxies.get("no", "")
+    if (
+        proxy_bypass(f"{address.host}:{address.port}")
+        or proxy_bypass(address.host)
+        or _in_network(address.host, exceptions)
+    ):
+        return None
+    url = proxies[name]
+    if name == "socks":
+        # macOS names a scheme which it is not.
+        return url if url.startswith("socks") and "://" in url else "socks5h://" + url.rpartition("://")[2]
+    return url if "://" in url else "http://" + url
+
+
+def _in_network(host: str, exceptions: str) -> bool:
+    """Whether no_proxy names this IP address, or a network that it is in, as curl and requests read it."""
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    for name in exceptions.split(","):
+        with contextlib.suppress(ValueError):
+            if ip in ipaddress.ip_network(name.strip().replace("[", "").replace("]", ""), strict=False):
+                return True
+    return False
+
+
+def tunnel(proxy: Proxy, address: Address, patience: Patience) -> socket.socket:
+    """A connected, non-blocking socket that leads through the proxy to `address`.
+
+    Raises:
+        OSError: There is none; the message names the proxy.
+    """
+    if proxy.socks:
+        return _socks(proxy, address, patience)
+    patience.peer = repr(proxy)
+    try:
+        sock = tcp.connect(proxy.host, proxy.port, patience)
+        if proxy.scheme == "https":
+            sock = tls.secure(sock, proxy.host, None, patience)
+    except (Aborted, TimeoutError):
+        raise
+    except OSError as exc:
+        raise explained(exc, repr(proxy)) from exc
+    try:
+        _ask(sock, proxy, address, patience)
+        # TLS in TLS: the inner one needs a socket of its own.
+        return relayed(sock) if proxy.scheme == "https" and address.secure else sock
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _ask(sock: socket.socket, proxy: Proxy, address: Address, patience: Patience) -> None:
+    """Ask an HTTP proxy for a tunnel (RFC 9110 section 9.3.6)."""
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    lines = [f"CONNECT {host}:{address.port} HTTP/1.1", f"Host: {host}:{address.port}"]
+    if proxy.credentials is not None:
+        pair = ":".join(proxy.credentials).encode()
+        lines.append("Proxy-Authorization: Basic " + base64.b64encode(pair).decode("ascii"))
+    patience.stage = f"waiting for {proxy!r}"
+    write(sock, ("\r\n".join(lines) + "\r\n\r\n").encode("ascii"), patience)
+    reader = HeadReader(f"the answer of {proxy!r}")
+    try:
+        while (head := reader.feed(read(sock, reader, patience))) is None:
+            pass
+    except HandshakeError as exc:
+        raise ProxyError(str(exc)) from None
+    if not 200 <= head.status < 300:
+        raise ProxyError(f"{proxy!r} answered HTTP {head.status} {printable(head.reason)}".rstrip(), head.status)
+    if reader.rest:
+        raise ProxyError(f"{proxy!r} sent {len(reader.rest)} bytes before the server could")
+
+
+def _socks(proxy: Proxy, address: Address, patience: Patience) -> socket.socket:
+    """SOCKS through python-socks, which blocks: it runs on a thread of its own."""
+    try:
+        from python_socks import ProxyError as SocksError
+        from python_socks import ProxyType
+        from python_socks.sync import Proxy as Client
+    except ImportError:
+        raise ProxyError("a SOCKS proxy needs the package python-socks; run: pip install 'bws[socks]'") from None
+    patience.stage = f"waiting for {proxy!r}"
+    user, password = proxy.credentials or (None, None)
+    client = Client(
+        proxy_type=ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5,
+        host=proxy.host,
+        port=proxy.port,
+        username=user or None,
+        password=password or None,
+        rdns=proxy.scheme in ("socks4a", "socks5h"),
+    )
+    left = patience.left()
+    try:
+        sock: socket.socket = patience.background(
+            lambda: client.connect(address.host, address.port, timeout=86400 if left is None else left),
+            lambda late: late.close(),
+        )
+    except (Aborted, TimeoutError):
+        raise
+    except (SocksError, OSError, ValueError) as exc:  # ValueError: an address that its version of SOCKS cannot carry
+        raise ProxyError(f"{proxy!r} failed: {exc}") from exc
+    sock.setblocking(False)
+    tcp.tune(sock)
+    return sock

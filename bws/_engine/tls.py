@@ -1,0 +1,102 @@
+"""TLS: the default context, and a handshake that is not over before the certificate is verified."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+
+from .patience import Aborted, Patience, explained
+
+__all__ = ["secure"]
+
+_default_context: ssl.SSLContext | None = None
+
+
+def default_context() -> ssl.SSLContext:
+    """The system's store, host name checked, TLS 1.2 or newer; made once for the process."""
+    global _default_context
+    if _default_context is None:
+        context = ssl.create_default_context()
+        # OpenSSL's configuration file may have lowered it.
+        context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
+        context.set_alpn_protocols(["http/1.1"])
+        _default_context = context
+    return _default_context
+
+
+def secure(sock: socket.socket, host: str, context: ssl.SSLContext | None, patience: Patience) -> ssl.SSLSocket:
+    """Speak TLS with `host` over a connected socket, which belongs to the result from now on.
+
+    Raises:
+        OSError: The handshake failed, or the certificate does not hold; the message names the host.
+        Aborted, TimeoutError: As `Patience.wait`.
+    """
+    host = host.rstrip(".")
+    patience.stage = f"TLS handshake with host {host!r}"
+    if context is None:
+        context = default_context()
+    tls: socket.socket = sock
+    try:
+        host.encode("idna")  # as wrap_socket does, which leaves the socket open when it fails
+        tls = _wrap(sock, host, context, patience)
+        patience.socks.append(tls)
+        if not isinstance(tls, ssl.SSLSocket):
+            raise ssl.SSLError(1, f"{type(context).__name__}.wrap_socket() made no ssl.SSLSocket")
+        tls.setblocking(False)
+        _shake_hands(tls, patience)
+        return tls
+    except BaseException as exc:
+        tls.close()
+        if isinstance(exc, (Aborted, TimeoutError)):
+            raise
+        if isinstance(exc, OSError):  # SSLCertVerificationError is a ValueError too
+            raise explained(exc, f"TLS handshake with host {host!r} failed") from exc
+        if isinstance(exc, ValueError):
+            raise ssl.SSLError(1, f"TLS with host {host!r} is not possible: {exc}") from exc
+        raise
+
+
+def _shake_hands(tls: ssl.SSLSocket, patience: Patience) -> None:
+    while True:
+        try:
+            return tls.do_handshake()
+        except ssl.SSLWantReadError:
+            patience.wait(tls, read=True)
+        except ssl.SSLWantWriteError:
+            patience.wait(tls, write=True)
+
+
+def _wrap(sock: socket.socket, host: str, context: ssl.SSLContext, patience: Patience) -> ssl.SSLSocket:
+    """The socket that speaks TLS; its handshake has begun only where the context insists on doing that itself."""
+    if _verifies_in_handshake(context):
+        return context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+    # A class that has a wrap_socket of its own may verify the certificate there, behind the handshake (older versions
+    # of truststore do on macOS and Windows). It is called as its author expects it to be, blocking and with the
+    # handshake in it, or the certificate might go unverified.
+    handle = sock.dup()
+    patience.socks.append(handle)
+    left = patience.left()
+    sock.settimeout(None if left is None else left + 1)
+    try:
+        return patience.background(lambda: context.wrap_socket(sock, server_hostname=host), lambda late: late.close())
+    except TimeoutError:
+        patience.left()  # says what was waited for
+        raise
+    finally:
+        if patience.over():
+            with contextlib.suppress(OSError):
+                handle.shutdown(socket.SHUT_RDWR)  # the thread comes back
+        handle.close()
+
+
+def _verifies_in_handshake(context: ssl.SSLContext) -> bool:
+    """Whether a certificate that does not hold makes do_handshake() fail, as Python's own contexts do."""
+    # Not compared with ssl.SSLContext, which truststore.inject_into_ssl() replaces.
+    if type(context).wrap_socket.__module__ == "ssl":
+        return True
+    # truststore 0.10.5 verifies in do_handshake(), and blocks all other connections during one in wrap_socket().
+    if type(context).__module__.partition(".")[0] != "truststore":
+        return False
+    kind = getattr(getattr(context, "_ctx", None), "sslsocket_class", ssl.SSLSocket)
+    return kind.do_handshake.__module__.partition(".")[0] == "truststore"
