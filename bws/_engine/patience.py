@@ -67,6 +67,10 @@ class Patience:
             )
         return left
 
+    def limit(self) -> float | None:
+        """Seconds for a single call that blocks: a little more than are left, so that `wait` comes first."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic()) + 1.0
+
     def over(self) -> bool:
         """Whether nothing is left, as `left` would raise."""
         return self._given_up() or (self._end is not None and time.monotonic() >= self._end)
@@ -186,7 +190,7 @@ def write(sock: socket.socket, data: bytes, patience: Patience) -> None:
             patience.wait(sock, write=True)
         except ssl.SSLWantReadError:
             patience.wait(sock, read=True)
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
             return
         except OSError as exc:
             raise explained(exc, f"{patience.peer}: the connection was lost during the opening handshake") from exc

@@ -36,9 +36,8 @@ def secure(sock: socket.socket, host: str, context: ssl.SSLContext | None, patie
     patience.stage = f"TLS handshake with host {host!r}"
     if context is None:
         context = default_context()
-    tls: socket.socket = sock
+    tls = None
     try:
-        host.encode("idna")  # as wrap_socket does, which leaves the socket open when it fails
         tls = _wrap(sock, host, context, patience)
         patience.socks.append(tls)
         if not isinstance(tls, ssl.SSLSocket):
@@ -47,7 +46,8 @@ def secure(sock: socket.socket, host: str, context: ssl.SSLContext | None, patie
         _shake_hands(tls, patience)
         return tls
     except BaseException as exc:
-        tls.close()
+        if tls is not None:
+            tls.close()
         if isinstance(exc, (Aborted, TimeoutError)):
             raise
         if isinstance(exc, OSError):  # SSLCertVerificationError is a ValueError too
@@ -69,17 +69,26 @@ def _shake_hands(tls: ssl.SSLSocket, patience: Patience) -> None:
 
 def _wrap(sock: socket.socket, host: str, context: ssl.SSLContext, patience: Patience) -> ssl.SSLSocket:
     """The socket that speaks TLS; its handshake has begun only where the context insists on doing that itself."""
-    if _verifies_in_handshake(context):
-        return context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+    direct = _verifies_in_handshake(context)
+
+    def wrap() -> ssl.SSLSocket:
+        try:
+            host.encode("idna")  # as wrap_socket does, which leaves the socket open when it fails
+            return context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=not direct)
+        except BaseException:
+            sock.close()  # here: on another thread it would be closed under wrap_socket's hands
+            raise
+
+    if direct:
+        return wrap()
     # A class that has a wrap_socket of its own may verify the certificate there, behind the handshake (older versions
     # of truststore do on macOS and Windows). It is called as its author expects it to be, blocking and with the
     # handshake in it, or the certificate might go unverified.
     handle = sock.dup()
     patience.socks.append(handle)
-    left = patience.left()
-    sock.settimeout(None if left is None else left + 1)
+    sock.settimeout(patience.limit())
     try:
-        return patience.background(lambda: context.wrap_socket(sock, server_hostname=host), lambda late: late.close())
+        return patience.background(wrap, lambda late: late.close())
     except TimeoutError:
         patience.left()  # says what was waited for
         raise

@@ -84,8 +84,7 @@ class Connection:
     @property
     def accept(self) -> str:
         """The right value of Sec-WebSocket-Accept."""
-        key = self.seen.header("Sec-WebSocket-Key") or ""
-        return base64.b64encode(hashlib.sha1(key.encode() + _GUID).digest()).decode()
+        return accept_value(self.seen.header("Sec-WebSocket-Key") or "")
 
     def offered(self) -> list[str]:
         """The subprotocols the client asked for."""
@@ -385,6 +384,11 @@ class ScriptedServer:
     def result(self, timeout: float = PATIENCE) -> Seen:
         """What the server saw of the first client, once its connection has ended."""
         return self.results(1, timeout)[0]
+
+
+def accept_value(key: str) -> str:
+    """The Sec-WebSocket-Accept that answers this key."""
+    return base64.b64encode(hashlib.sha1(key.encode() + _GUID).digest()).decode()
 
 
 def _shut(sock: socket.socket) -> None:
