@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder
 from itertools import chain, repeat
 from struct import Struct
+from typing import Any
 
 from ..errors import ProtocolError
 from .deflate import Inflater
@@ -32,6 +33,7 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 FIN, RSV1, RSV = 0x80, 0x40, 0x70
 MAX_CONTROL = 125  # bytes, section 5.5
 _BLOCK = 1024  # fragments that are joined at a time, so that tiny ones do not cost 50 times their size
+_SMALL = 1024 * 1024  # bytes in such a block from which joining it saves nothing, and takes them twice meanwhile
 _NAMES = {0: "continuation", 1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
 
 
@@ -74,8 +76,8 @@ class FrameReader:
         self._inflating = False
         self._size = 0  # bytes, as announced or inflated
         self._tail = b""  # of text: the incomplete character at the end
-        self._parts: list[str] | list[bytes] = []
-        self._blocks: list[str] | list[bytes] = []
+        self._parts: list[Any] = []  # str | bytes
+        self._blocks: list[Any] = []
 
     def feed(self, data: bytes) -> None:
         """Read `data`.
@@ -229,15 +231,28 @@ class FrameReader:
             if self._tail[:1] == b"\xed" and self._tail[1:2] >= b"\xa0":
                 # The beginning of an encoded surrogate; the decoder waits for its end before it complains.
                 raise ProtocolError("a text message is not UTF-8: it has an encoded surrogate", 1007)
-        self._parts.append(part)  # type: ignore[arg-type]
+            if self._inflating and sys.getsizeof(part) > used + used // 8:
+                # One emoji makes a str of ASCII four times as large: kept as it came until all is known to be no bomb.
+                part = chunk[:used]
+        self._parts.append(part)
         if len(self._parts) == _BLOCK:
-            self._blocks.append(self._join(self._parts))  # type: ignore[arg-type]
+            if sum(map(len, self._parts)) < _SMALL:
+                self._blocks.append(self._compact(self._parts))
+            else:
+                self._blocks += self._parts
             self._parts = []
 
-    def _join(self, parts: list[str] | list[bytes]) -> str | bytes:
-        if len(parts) == 1:
-            return parts[0]
-        return ("" if self._opcode == TEXT else b"").join(parts)  # type: ignore[arg-type]
+    def _compact(self, parts: list[Any]) -> str | bytes:
+        if self._opcode == TEXT and self._inflating:
+            return b"".join([part.encode() if isinstance(part, str) else part for part in parts])
+        return self._join(parts)
+
+    def _join(self, parts: list[Any]) -> str | bytes:
+        if self._opcode != TEXT:
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        if self._inflating:
+            parts = [part.decode() if isinstance(part, bytes) else part for part in parts]
+        return parts[0] if len(parts) == 1 else "".join(parts)
 
     def _finish(self) -> None:
         if self._tail:
