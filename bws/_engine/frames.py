@@ -231,7 +231,7 @@ class FrameReader:
             if self._tail[:1] == b"\xed" and self._tail[1:2] >= b"\xa0":
                 # The beginning of an encoded surrogate; the decoder waits for its end before it complains.
                 raise ProtocolError("a text message is not UTF-8: it has an encoded surrogate", 1007)
-            if self._inflating and sys.getsizeof(part) > used + used // 8:
+            if self._inflating and self._size > 2 * _SMALL and sys.getsizeof(part) > used + used // 8:
                 # One emoji makes a str of ASCII four times as large: kept as it came until all is known to be no bomb.
                 part = chunk[:used]
         self._parts.append(part)

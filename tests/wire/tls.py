@@ -30,6 +30,7 @@ def contexts(*names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _authority().issue_cert(*names).configure_cert(server)
     client = ssl.create_default_context()
+    client.minimum_version = ssl.TLSVersion.TLSv1_2  # some systems' Pythons leave it open
     _authority().configure_trust(client)
     return server, client
 
