@@ -106,8 +106,11 @@ class HeadReader:
 
     def _parse(self, text: str) -> Head:
         # As browsers do: line ends may be bare LF, a line that starts with white space continues the one before,
-        # and a line that is no header field is passed over.
-        first, *lines = [line.removesuffix("\r") for line in text.split("\n")]
+        # and a line that is no header field is passed over. NUL is refused, and a bare CR is no line end but a space
+        # (RFC 9112 section 2.2).
+        if "\0" in text:
+            raise HandshakeError(f"{self._whose} has a NUL in its head")
+        first, *lines = [line.removesuffix("\r").replace("\r", " ") for line in text.split("\n")]
         match = _STATUS.match(first.rstrip())
         if match is None:
             raise HandshakeError(f"{self._whose} has no HTTP status: {first[:80]!r}")

@@ -123,6 +123,8 @@ HEADS: dict[str, tuple[bytes, int, str, list[tuple[str, str]]]] = {
     "a line that is no field": (b"HTTP/1.1 101 x\r\nnonsense\r\nA: 1\r\n: 2\r\na b: 3\r\n\r\n", 101, "x", [("A", "1")]),
     "space before the colon": (b"HTTP/1.1 101 x\r\nA : 1\r\n\r\n", 101, "x", [("A", "1")]),
     "Latin-1": (b"HTTP/1.1 101 \xfc\r\nA: \xe9\r\n\r\n", 101, "ü", [("A", "é")]),
+    "a bare CR in a value": (b"HTTP/1.1 101 x\r\nA: 1\rB: 2\r\n\r\n", 101, "x", [("A", "1 B: 2")]),
+    "a bare CR before the line end": (b"HTTP/1.1 101 x\r\r\nA: 1\r\r\n\r\n", 101, "x", [("A", "1")]),
     "a next-line character in a value": (b"HTTP/1.1 101 x\r\nA: 1\x85B: 2\r\n\r\n", 101, "x", [("A", "1\x85B: 2")]),
 }  # fmt: skip
 
@@ -178,6 +180,18 @@ def test_what_is_not_http_is_told_at_its_first_wrong_byte(name: str) -> None:
     assert caught.value.status is None
     with pytest.raises(HandshakeError, match="not HTTP/1"):
         HeadReader().feed(data + b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.1 101 a\0b\r\n\r\n", b"HTTP/1.1 101 x\r\nA\0: 1\r\n\r\n", b"HTTP/1.1 101 x\r\nA: \0\r\n\r\n"]
+)
+def test_a_head_has_no_nul(head: bytes) -> None:
+    for size in (1, 1000):
+        reader = HeadReader()
+        *before, last = pieces(head, size)
+        assert [reader.feed(piece) for piece in before] == [None] * len(before)
+        with pytest.raises(HandshakeError, match="NUL"):
+            reader.feed(last)
 
 
 @pytest.mark.parametrize(
@@ -334,3 +348,92 @@ def test_a_message_does_not_repeat_a_header_of_any_length() -> None:
         with pytest.raises(HandshakeError) as caught:
             check(head, PLAIN, KEY)
         assert len(str(caught.value)) < 400
+
+
+# -- the negotiation of permessage-deflate, as it stands in the answer (RFC 7692 section 7.1)
+
+S, C = "server_no_context_takeover", "client_no_context_takeover"
+SW, CW = "server_max_window_bits", "client_max_window_bits"
+
+# the parameters: what is agreed, or None
+NEGOTIATION: dict[str, Agreement | None] = {
+    "": Agreement(),
+    f"; {S}": Agreement(server_no_context_takeover=True),
+    f"; {C}": Agreement(client_no_context_takeover=True),
+    f"; {S}; {C}": Agreement(True, True),
+    f";{C};{S}": Agreement(True, True),
+    f"; {SW}=8": Agreement(server_max_window_bits=8),
+    f"; {SW}=15": Agreement(),
+    f"; {CW}=8": Agreement(client_max_window_bits=8),
+    f"; {CW}=15": Agreement(),
+    f'; {CW}="10"; {SW}="11"': Agreement(server_max_window_bits=11, client_max_window_bits=10),
+    f" ;\t{S} ; {CW} = 9": Agreement(server_no_context_takeover=True, client_max_window_bits=9),
+    f"; {S}; {C}; {SW}=9; {CW}=12": Agreement(True, True, 9, 12),
+    # no value where there has to be one, and the other way round
+    f"; {CW}": None,
+    f"; {SW}": None,
+    f"; {CW}=": None,
+    f'; {CW}=""': None,
+    f"; {S}=1": None,
+    f"; {C}=true": None,
+    f'; {S}=""': None,
+    # values
+    f"; {SW}=7": None,
+    f"; {SW}=16": None,
+    f"; {CW}=7": None,
+    f"; {CW}=16": None,
+    f"; {CW}=0": None,
+    f"; {CW}=-9": None,
+    f"; {CW}=+9": None,
+    f"; {CW}=09": None,
+    f"; {CW}=9.0": None,
+    f"; {CW}=9 9": None,
+    f"; {CW}=\u00b2": None,  # a digit, but not of ASCII
+    f"; {CW}='9'": None,
+    f'; {CW}="9': None,
+    f'; {CW}=9"': None,
+    f'; {CW}="9" "9"': None,
+    # twice, unknown, in another case
+    f"; {S}; {S}": None,
+    f"; {CW}=9; {CW}=9": None,
+    f"; {CW}=9; {CW}=10": None,
+    "; x": None,
+    "; x=1": None,
+    f"; {S.upper()}": None,
+    "; permessage-deflate": None,
+    # empty ones
+    ";": None,
+    "; ": None,
+    f"; ; {S}": None,
+    f"; {S};": None,
+    "; =9": None,
+    "=1": None,
+    # another extension beside it
+    ", permessage-deflate": None,
+    f", permessage-deflate; {S}": None,
+    ", x-other": None,
+    "; x, y": None,
+    ",": None,
+    ", ": None,
+}
+
+
+@pytest.mark.parametrize("parameters", NEGOTIATION)
+def test_every_answer_to_the_offer_of_compression_is_agreed_or_refused(parameters: str) -> None:
+    head = answer(f"{FIELD}: {DEFLATE}{parameters}")
+    agreement = NEGOTIATION[parameters]
+    if agreement is None:
+        with pytest.raises(HandshakeError, match=r"permessage-deflate: the parameter|not offered|malformed"):
+            check(head, PLAIN, KEY)
+    else:
+        assert check(head, PLAIN, KEY) == Accepted("", DEFLATE + parameters, agreement)
+    with pytest.raises(HandshakeError, match="not offered"):
+        check(head, settings(compression=False), KEY)
+
+
+@pytest.mark.parametrize(
+    "name", ["Permessage-Deflate", "permessage-deflat", "x-webkit-deflate-frame", "deflate", '"permessage-deflate"', ""]
+)
+def test_only_the_extension_that_was_offered_is_taken(name: str) -> None:
+    with pytest.raises(HandshakeError, match=r"not offered|malformed"):
+        check(answer(f"{FIELD}: {name}"), PLAIN, KEY)

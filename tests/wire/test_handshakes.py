@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import socket
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -33,6 +33,16 @@ REFUSED: dict[str, Build] = {
     "a WebSocket frame": lambda c: frame(TEXT, "hello"),
     "another protocol's status line": lambda c: c.response(status="ICY 101 Switching Protocols"),
     "a status that is no number": lambda c: c.response(status="HTTP/1.1 1O1 Switching Protocols"),
+    "NUL in a header": lambda c: c.response("X-A: a\0b"),
+    "two spaces for a colon": lambda c: c.response(upgrade=None).replace(
+        b"\r\n\r\n", b"\r\nUpgrade  websocket\r\n\r\n"
+    ),
+    "a redirect in the headers of a 200": lambda c: http("200 OK", "Location: ws://127.0.0.1/", "Refresh: 0"),
+    "a chunked body that does not end": lambda c: (
+        http("401 Unauthorized", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n"
+    ),
+    "a body that is shorter than it says": lambda c: http("503 Unavailable", "Content-Length: 1000") + b"short",
+    "102, then 101": lambda c: b"HTTP/1.1 102 Processing\r\n\r\n" + c.response(),
     "a head of 300 kB": lambda c: c.response("X-Big: " + "x" * 300_000),
     "100, then 101": lambda c: b"HTTP/1.1 100 Continue\r\n\r\n" + c.response(),
     "an extension nobody offered": lambda c: c.response("Sec-WebSocket-Extensions: x-foo"),
@@ -64,6 +74,16 @@ ACCEPTED: dict[str, Build] = {
     "another reason phrase": lambda c: c.response(status="HTTP/1.1 101 Whatever You Like"),
     "tokens in another case": lambda c: c.response(upgrade="WebSocket", connection="upgrade"),
     "Connection with two tokens": lambda c: c.response(connection="keep-alive, Upgrade"),
+    "a folded header": lambda c: c.response("X-A: 1", "  folded", "\tagain"),
+    "a folded Sec-WebSocket-Accept": lambda c: c.response(accept=f"\r\n {c.accept}"),
+    "white space around colons": lambda c: c.response(upgrade=None).replace(
+        b"\r\n\r\n", b"\r\nUpgrade \t: \t websocket \r\n\r\n"
+    ),
+    "no white space": lambda c: c.response().replace(b": ", b":"),
+    "names in another case": lambda c: c.response().replace(b"Sec-WebSocket-Accept", b"SEC-WEBSOCKET-ACCEPT"),
+    "another header twice": lambda c: c.response("Server: a", "Server: b", "Set-Cookie: a=1", "Set-Cookie: a=2"),
+    "Connection twice": lambda c: c.response("Connection: keep-alive"),
+    "a Content-Length": lambda c: c.response("Content-Length: 5"),
     "a line without a colon": lambda c: c.response("this line has no colon"),
     "bytes above 127": lambda c: c.response("X-A: \xe9\xff"),
     "bare line feeds": lambda c: c.response().replace(b"\r\n", b"\n"),
@@ -123,6 +143,30 @@ def test_an_answer_may_come_byte_by_byte(play: Play) -> None:
 
     played = play(script, on={"message": lambda r, _: r.ws.close()})
     assert played.entries == [("open", 1), ("message", 1, "hello"), ("close", 3, 1005, "", True)]
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+@pytest.mark.parametrize("credentials", ["headers", "url"])
+def test_a_redirect_to_another_host_is_not_followed(mode: Mode, status: int, credentials: str) -> None:
+    options: dict[str, Any] = {"cookie": "session=secret"}
+    userinfo = "user:secret@" if credentials == "url" else ""
+    if credentials == "headers":
+        options["headers"] = {"Authorization": "Bearer secret"}
+    with ScriptedServer(Connection.echo) as other:
+
+        def script(c: Connection) -> None:
+            c.request()
+            c.send(http(f"{status} Moved", f"Location: {other.url}", f"Location: http://127.0.0.1:{other.port}/"))
+
+        with ScriptedServer(script) as server:
+            url = f"ws://{userinfo}127.0.0.1:{server.port}/"
+            recorder = Recorder(mode.open(url, **options))
+            assert recorder.closed() == FAILED
+            assert getattr(recorder.error, "status", None) == status
+            seen = server.result()
+        assert seen.header("Cookie") == "session=secret"
+        assert seen.header("Authorization")
+        assert other.connections == []
 
 
 CHAT = ["chat", "superchat"]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import socket
+import threading
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
+import bws
 from tests.conftest import Mode, Play, Recorder
 from tests.wire.frames import Seen
 from tests.wire.server import Connection, ScriptedServer
@@ -127,6 +131,65 @@ def test_no_cookie_of_one_connection_reaches_another(mode: Mode) -> None:
             Recorder(mode.open(server.url, cookie="mine=1"), {"open": lambda r, _: r.ws.close()}).closed()
         Recorder(mode.open(server.url), {"open": lambda r, _: r.ws.close()}).closed()
         assert [seen.header("Cookie") for seen in server.results(3)] == ["mine=1", "mine=1", None]
+
+
+def test_no_cookie_of_connections_that_are_made_together_reaches_another(mode: Mode) -> None:
+    gate = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.request()
+        c.wait_for(gate)  # all requests are in before the first answer
+        c.upgrade(c.response(f"Set-Cookie: from={c.number}; Path=/"))
+
+    with ScriptedServer(script) as server:
+        on = {"open": lambda r, _: r.ws.close()}
+        first = [Recorder(mode.open(server.url, cookie=f"mine={n}"), on) for n in range(8)]
+        server.wait_connected(8)
+        gate.set()
+        second = [Recorder(mode.open(server.url), on) for _ in range(8)]
+        for recorder in first + second:
+            assert recorder.closed()[0] == ("open", 1)
+        found = [seen.header("Cookie") or "" for seen in server.results(16)]
+    assert sorted(found) == [""] * 8 + [f"mine={n}" for n in range(8)]
+
+
+# where a program may put what a user typed
+FIELDS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "a header's value": lambda text: {"headers": {"X-A": text}},
+    "a header's name": lambda text: {"headers": {text: "1"}},
+    "a header in pairs": lambda text: {"headers": [("X-A", text)]},
+    "the Host header": lambda text: {"headers": {"Host": text}},
+    "origin": lambda text: {"origin": text},
+    "cookie": lambda text: {"cookie": text},
+    "user_agent": lambda text: {"user_agent": text},
+    "protocols": lambda text: {"protocols": text},
+    "protocols in a list": lambda text: {"protocols": ["a", text]},
+    "proxy": lambda text: {"proxy": f"http://{text}:8080"},
+    "the proxy's user": lambda text: {"proxy": f"http://{text}:x@127.0.0.1:1"},
+    "the proxy's password": lambda text: {"proxy": f"http://x:{text}@127.0.0.1:1"},
+    "the proxy's password, encoded": lambda text: {"proxy": f"http://x:{quote(text)}@127.0.0.1:1"},
+    "the SOCKS proxy's user, encoded": lambda text: {"proxy": f"socks5h://{quote(text)}:x@127.0.0.1:1"},
+    "the user in the URL, encoded": lambda text: {"url": f"ws://{quote(text)}:x@127.0.0.1:1/"},
+    "the password in the URL, encoded": lambda text: {"url": f"wss://x:{quote(text)}@127.0.0.1:1/"},
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("text", ["a\r\nX-Injected: 1", "a\nb", "a\rb", "a\0b", "\r", "\0", "a\x1fb", "a\x7fb"])
+def test_no_field_takes_what_would_split_the_request(field: str, text: str) -> None:
+    options = {"url": "ws://127.0.0.1:1/", **FIELDS[field](text)}
+    with pytest.raises(ValueError, match=r"control character|not a header name|subprotocol|proxy must be") as caught:
+        bws.WebSocket(**options)
+    assert not set("\r\n\0") & set(str(caught.value))
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:{}/a\r\nX-Injected:\t1", "ws://127.0.0.1:{}/a%0D%0AX-Injected:%201"])
+def test_a_url_cannot_split_the_request(mode: Mode, url: str) -> None:
+    with ScriptedServer(Connection.handshake) as server:
+        Recorder(mode.open(url.format(server.port)), {"open": lambda r, _: r.ws.close()}).closed()
+        seen = server.result()
+    assert seen.target in ("/aX-Injected:1", "/a%0D%0AX-Injected:%201")
+    assert seen.header("X-Injected") is None
 
 
 @pytest.mark.parametrize("spelling", ["http://{}/x", "  WS://{}/x\n", "ws:\\\\{}\\x", "ws:{}/x"])
