@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import socket
+import ssl
 import threading
 from types import TracebackType
 
@@ -16,7 +17,7 @@ class Proxy:
 
     `names` says where host names lead; any other is taken as an address. `credentials` ("user:password") are
     asked for. With `reply` the client gets these bytes instead of a connection, and then nothing more until it
-    goes. `gate` keeps the answer back until it is set.
+    goes. `gate` keeps the answer back until it is set. `tls` makes it an https: proxy.
 
     Attributes:
         asked: Host and port of each request.
@@ -33,6 +34,8 @@ class Proxy:
         credentials: str | None = None,
         reply: bytes | None = None,
         gate: threading.Event | None = None,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.asked: list[tuple[str, int]] = []
         self.offered: list[str | None] = []
@@ -42,21 +45,25 @@ class Proxy:
         self._stop = False
         self._lock = threading.Lock()  # guards _sockets
         self._sockets: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._host, self._tls = host, tls
+        if tls is not None:
+            self.scheme = "https"
+        self._listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.port: int = self._listener.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept, name="proxy", daemon=True)]
         self._threads[0].start()
 
     def url(self, userinfo: str = "", scheme: str = "") -> str:
         """What a client is told; `userinfo` as in ``user:password@``."""
-        return f"{scheme or self.scheme}://{userinfo}127.0.0.1:{self.port}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{scheme or self.scheme}://{userinfo}{host}:{self.port}"
 
     def __enter__(self) -> Proxy:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self._stop = True
-        with socket.create_connection(("127.0.0.1", self.port), PATIENCE):  # accept() returns for this
+        with socket.create_connection((self._host, self.port), PATIENCE):  # accept() returns for this
             self._threads[0].join(PATIENCE)
         self._listener.close()
         if self._gate is not None:
@@ -90,6 +97,12 @@ class Proxy:
 
     def _serve(self, client: socket.socket) -> None:
         self._keep(client)
+        if self._tls is not None:
+            try:
+                client = self._keep(self._tls.wrap_socket(client, server_side=True))
+            except OSError:
+                client.close()
+                return
         self.reached.set()
         with client, contextlib.suppress(OSError, EOFError):
             host, port, offered = self.request(client)
@@ -128,7 +141,7 @@ class Proxy:
             while data := source.recv(65536):
                 drain.sendall(data)
         with contextlib.suppress(OSError):
-            drain.shutdown(socket.SHUT_WR)
+            socket.socket.shutdown(drain, socket.SHUT_WR)  # not SSLSocket's, after which nothing could be read
 
     # -- what the protocol is
 

@@ -171,6 +171,25 @@ def test_an_address_that_refuses_costs_nothing(
         assert min(seconds_to_open("ws://two.example/") for _ in range(3)) < 0.2
 
 
+@pytest.mark.parametrize("name", ["localhost", "LOCALHOST", "localhost.", "some.name.localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_localhost_is_reached_at_either_address(host: str, name: str) -> None:
+    try:
+        server = ScriptedServer(Connection.echo, host=host)
+    except OSError:
+        assert host == "::1"
+        return  # this machine has no IPv6
+    with server:
+        echoed(f"ws://{name}:{server.port}/")
+
+
+def test_names_under_localhost_are_asked_nobody_for(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = resolve(monkeypatch, (V4, server.address))
+    echoed("ws://a.localhost/")
+    echoed("ws://notlocalhost/")
+    assert asked == ["localhost", "notlocalhost"]
+
+
 def test_who_is_refused_is_told_by_whom(monkeypatch: pytest.MonkeyPatch) -> None:
     with closed_port() as port:
         error = failure(f"ws://127.0.0.1:{port}/")
