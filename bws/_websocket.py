@@ -50,7 +50,7 @@ class WebSocket(EventTarget):
         cookie: *(bws extension)* The Cookie header, such as ``'a=1; b=2'``.
         ssl: *(bws extension)* The TLS context; by default certificates are verified against the system's store.
         proxy: *(bws extension)* True for the environment's proxy, None for no proxy, or a URL
-            (``http://user:password@host:port``, ``socks5h://...``).
+            (``http://user:password@host:port``, ``https://...``, ``socks5h://...``).
         open_timeout: *(bws extension)* Seconds from here to ``open``, or None.
         close_timeout: *(bws extension)* Seconds that the peer has to answer `close`, or None.
         ping_interval: *(bws extension)* Seconds between pings that keep the connection alive, or None.

@@ -15,7 +15,6 @@ from ..errors import HandshakeError, ProxyError
 from . import tcp, tls
 from .handshake import HeadReader
 from .patience import Aborted, Patience, explained, read, write
-from .relay import relayed
 
 __all__ = ["choose", "tunnel"]
 
@@ -98,8 +97,11 @@ def tunnel(proxy: Proxy, address: Address, patience: Patience) -> socket.socket:
         raise explained(exc, repr(proxy)) from exc
     try:
         _ask(sock, proxy, address, patience)
-        # TLS in TLS: the inner one needs a socket of its own.
-        return relayed(sock) if proxy.scheme == "https" and address.secure else sock
+        if proxy.scheme == "https" and address.secure:
+            from .relay import relayed  # TLS in TLS: the inner one needs a socket of its own
+
+            sock = relayed(sock)
+        return sock
     except BaseException:
         sock.close()
         raise
