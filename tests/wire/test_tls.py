@@ -176,22 +176,23 @@ def test_a_server_that_speaks_no_tls_fails_the_connection(mode: Mode) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "message"),
-    [(b"\x15\x03\x03\x00\x02\x02\x46", "it looks like TLS; is it a wss: server?"), (b"", "TCP end")],
+    [(b"\x15\x03\x03\x00\x02\x02\x46", r"it looks like TLS; is it a wss: server\?"), (b"", "looks like TLS|TCP end")],
 )
 def test_a_tls_server_behind_a_ws_url_fails_the_connection(mode: Mode, answer: bytes, message: str) -> None:
     def script(c: Connection) -> None:
         with contextlib.suppress(Gone):
             c.start_tls(server_context("localhost"))  # as far as it gets with a request in clear
-        if answer:  # some send an alert, Python's does not
-            socket.socket.send(c.sock, answer)
-        socket.socket.shutdown(c.sock, socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # the client may be gone already
+            if answer:  # some send an alert, Python's does not
+                socket.socket.send(c.sock, answer)
+            socket.socket.shutdown(c.sock, socket.SHUT_WR)
 
     with ScriptedServer(script) as server:
         recorder = Recorder(mode.open(f"ws://localhost:{server.port}/"))
         assert recorder.closed() == FAILED
     assert isinstance(recorder.error, HandshakeError)
     assert f"host 'localhost' port {server.port}" in str(recorder.error)
-    assert message in str(recorder.error)
+    assert re.search(message, str(recorder.error))
 
 
 def test_a_server_that_stalls_in_the_tls_handshake_fails_at_open_timeout(mode: Mode) -> None:
