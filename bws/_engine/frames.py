@@ -315,12 +315,12 @@ def frame(opcode: int, payload: bytes | memoryview, key: bytes, rsv1: bool = Fal
     """
     size = len(payload)
     if size < 126 and not rsv1:
-        return _SMALL[opcode][size] + key + mask(payload, key)
+        return _SMALL_HEADS[opcode][size] + key + mask(payload, key)
     return head(opcode, size, key, rsv1) + mask(payload, key)
 
 
 # The first two bytes of small frames, which are most.
-_SMALL = {opcode: tuple(bytes((FIN | opcode, 0x80 | size)) for size in range(126)) for opcode in (1, 2, 8, 9, 10)}
+_SMALL_HEADS = {opcode: tuple(bytes((FIN | opcode, 0x80 | size)) for size in range(126)) for opcode in (1, 2, 8, 9, 10)}
 
 
 def head(opcode: int, size: int, key: bytes, rsv1: bool = False) -> bytes:
