@@ -200,8 +200,11 @@ def test_the_test_server_shares_no_code_with_the_client(module: str) -> None:
     assert {name for names in others.values() for name in names} <= set(bws.__all__)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.name)
-def test_a_script_uses_the_public_names_only(path: pathlib.Path) -> None:
+OUTSIDE = [*sorted((ROOT / "scripts").glob("*.py")), *sorted((ROOT / "examples").glob("*.py"))]
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: path.name)
+def test_a_script_and_an_example_use_the_public_names_only(path: pathlib.Path) -> None:
     for found in read(path, f"bws_cli.{path.stem}"):
         if found.top == "bws":
             assert found.name in ("bws", "bws.testing", "bws.errors", "bws.dispatch"), found
