@@ -17,7 +17,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test check format types coverage bench bench-quick docs clean
+.PHONY: help run test check format types coverage bench bench-quick docs screenshots clean
 
 help:
 	@echo "make TARGET, where TARGET is one of"
@@ -56,6 +56,9 @@ bench-quick: $(VENV)/.for-bench ## A part of it, one round, under a minute
 docs: $(VENV)/.for-docs ## Build the documentation into docs/_build/html; a warning is an error
 	"$(PY)" -m sphinx -E -W --keep-going -q -b html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
+
+screenshots: $(VENV)/.for-dev ## Make the pictures of the examples that the documentation shows (needs X)
+	"$(PY)" -m tests.examples.pictures docs/images
 
 clean: ## Remove everything that make has made, .venv too
 	rm -rf "$(VENV)" build dist bws.egg-info docs/_build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -17,7 +17,7 @@ def make_targets() -> set[str]:
 
 def test_make_has_the_targets_that_every_checkout_has() -> None:
     assert make_targets() == {
-        "run", "test", "check", "format", "types", "coverage", "bench", "docs", "clean"
+        "run", "test", "check", "format", "types", "coverage", "bench", "docs", "screenshots", "clean"
     }  # fmt: skip
 
 
