@@ -73,7 +73,7 @@ def one_argument(fn: Handler) -> Callable[[Any], object]:
         if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in signature.parameters.values()):
             signature = inspect.signature(fn)  # a decorator that passes on what it gets: its function decides
     except (ValueError, TypeError):
-        return fn  # some builtins have no signature: they get the event, as in the browser
+        return _without_signature(fn)
     try:
         signature.bind(None)
     except TypeError:
@@ -85,6 +85,30 @@ def one_argument(fn: Handler) -> Callable[[Any], object]:
             ) from None
         return lambda event: fn()
     return fn
+
+
+def _without_signature(fn: Handler) -> Handler:
+    """For a builtin that does not say what it takes, such as a method of Qt's: the event, or else nothing."""
+    takes: bool | None = None
+
+    def call(event: DOMEvent) -> object:
+        nonlocal takes
+        if takes is None:
+            try:
+                result = fn(event)
+            except TypeError as exc:
+                traceback = exc.__traceback__
+                if traceback is None or traceback.tb_next is not None:
+                    raise  # it took the event, and failed further in
+            else:
+                takes = True
+                return result
+            result = fn()
+            takes = False
+            return result
+        return fn(event) if takes else fn()
+
+    return call
 
 
 _NOT_PLAIN = 0x04 | 0x20 | 0x80 | 0x100 | 0x200  # CO_VARARGS, generators and coroutines of all kinds

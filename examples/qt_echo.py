@@ -70,7 +70,7 @@ class EchoWindow(QWidget):
             self.ws.close()
         self.ws = ws
         ws.bind("open", self.show_state)
-        ws.bind("open", lambda: self.message_entry.setFocus())  # a bare setFocus would be given the event
+        ws.bind("open", self.message_entry.setFocus)
         ws.bind("message", lambda evt: self.write("received", f"← {evt.data}"))
         ws.bind("error", lambda evt: self.write("error", evt.message))
         ws.bind("close", lambda evt: self.write("note", f"Connection is closed: {evt.code} {evt.reason}"))

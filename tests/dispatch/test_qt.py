@@ -50,7 +50,7 @@ def test_with_two_bindings_imported_it_works(first: str) -> None:
         with EchoServer() as server:
             ws = bws.WebSocket(server.url, dispatch=bws.dispatch.qt())
             ws.bind("open", lambda: ws.close())
-            ws.bind("close", lambda: app.quit())
+            ws.bind("close", app.quit)  # a method without a signature
             app.exec()
             print(ws.readyState)
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 import bws
 from tests.conftest import TYPES, Mode
-from tests.wire.frames import TEXT, frame
+from tests.wire.frames import TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
 
 Calls = list[tuple[Any, ...]]
@@ -137,6 +138,10 @@ def one_message(c: Connection) -> None:
     c.handshake(then=frame(TEXT, "hello") + frame(3))
 
 
+def three_messages(c: Connection) -> None:
+    c.handshake(then=frame(TEXT, "1") + frame(TEXT, "2") + frame(TEXT, "3") + close_frame(1000))
+
+
 def attach(ws: bws.WebSocket, how: str, type: str, fn: Callable[..., Any]) -> None:
     """Bind in one of the four ways."""
     if how == "on":
@@ -195,6 +200,51 @@ def test_builtins_are_handlers(mode: Mode, how: str) -> None:
     assert [evt.data for evt in listed] == ["hello"]
     assert [evt.type for evt in kept] == ["error"]
     assert put.get_nowait().code == 1006
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_builtin_that_does_not_tell_what_it_takes_may_take_nothing(mode: Mode, how: str) -> None:
+    # Before 3.13 these methods have no signature, as the methods of Qt's objects have none.
+    waiting = collections.deque("abcd")
+    gate = threading.Event()
+    with ScriptedServer(three_messages, gate=gate) as server:
+        ws = mode.open(server.url)
+        attach(ws, how, "message", waiting.popleft)
+        attach(ws, how, "open", waiting.reverse)
+        gate.set()
+        assert ws.wait_closed(10)
+        server.result()
+    assert list(waiting) == ["a"]
+
+
+class Picky:
+    """Something that a builtin fails on, in Python code."""
+
+    calls = 0
+
+    def __call__(self, evt: Any) -> None:
+        raise AssertionError
+
+    def __eq__(self, other: object) -> bool:
+        self.calls += 1
+        raise TypeError("not comparable")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_a_type_error_inside_a_builtin_is_one_of_the_handler(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    hooked: list[BaseException | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: hooked.append(args.exc_value))
+    monkeypatch.setattr(sys, "excepthook", lambda kind, exc, traceback: hooked.append(exc))
+    picky = Picky()
+    events: collections.deque[Any] = collections.deque([picky])
+    with ScriptedServer(three_messages) as server:
+        ws = mode.open(server.url)
+        ws.bind("message", events.remove)
+        assert ws.wait_closed(10)
+        server.result()
+    assert picky.calls == 3
+    assert [str(exc) for exc in hooked] == ["not comparable"] * 3
 
 
 def _two(evt: Any, other: Any) -> None:
