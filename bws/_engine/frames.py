@@ -152,14 +152,18 @@ class FrameReader:
             start += 2 if size == 126 else 8
             if size == 127 and end - pos > 2 and data[pos + 2] & 0x80:
                 raise ProtocolError("a 64-bit length has its top bit set (RFC 6455 section 5.2)")
+            # six zeros are enough to tell that 16 bits would have done
+            if size == 127 and data[pos + 2 : pos + 8] == bytes(6):
+                raise ProtocolError("a length is not in its shortest form (RFC 6455 section 5.2)")
             if start > end:
                 return self._keep(data, pos, end)
-            shortest = 126 if size == 126 else 65536
             size = int.from_bytes(data[pos + 2 : start], "big")
-            if size < shortest:
-                raise ProtocolError(f"the length {size} is not in its shortest form (RFC 6455 section 5.2)")
+            if size < 126:
+                raise ProtocolError("a length is not in its shortest form (RFC 6455 section 5.2)")
         if opcode >= CLOSE:
             if start + size > end:
+                if opcode == CLOSE:
+                    _check_close(data[start:end], size)
                 return self._keep(data, pos, end)
             self._control(opcode, data[start : start + size])
             return start + size
@@ -228,8 +232,7 @@ class FrameReader:
             chunk = self._tail + chunk
             part, used = utf_8_decode(chunk, "strict", False)
             self._tail = chunk[used:]
-            if self._tail[:1] == b"\xed" and self._tail[1:2] >= b"\xa0":
-                # The beginning of an encoded surrogate; the decoder waits for its end before it complains.
+            if _is_surrogate(self._tail):
                 raise ProtocolError("a text message is not UTF-8: it has an encoded surrogate", 1007)
             if self._inflating and self._size > 2 * _SMALL and sys.getsizeof(part) > used + used // 8:
                 # One emoji makes a str of ASCII four times as large: kept as it came until all is known to be no bomb.
@@ -272,17 +275,37 @@ def parse_close(payload: bytes) -> tuple[int, str]:
     Raises:
         ProtocolError: The payload has one byte, a code that may not be sent, or a reason that is not UTF-8.
     """
+    _check_close(payload, len(payload))
     if not payload:
         return 1005, ""
-    if len(payload) == 1:
+    return int.from_bytes(payload[:2], "big"), payload[2:].decode("utf-8")
+
+
+def _check_close(part: bytes, size: int) -> None:
+    """Check what is there of a close frame's payload, which has `size` bytes when it is complete.
+
+    Raises:
+        ProtocolError: However it goes on, it is wrong.
+    """
+    if size == 1:
         raise ProtocolError("a close frame has one byte, which is no close code (RFC 6455 section 5.5.1)")
-    code = int.from_bytes(payload[:2], "big")
+    if len(part) < 2:
+        return
+    code = int.from_bytes(part[:2], "big")
     if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
         raise ProtocolError(f"close code {code} may not be sent (RFC 6455 section 7.4)")
+    reason = part[2:]
     try:
-        return code, payload[2:].decode("utf-8")
+        used = utf_8_decode(reason, "strict", len(part) == size)[1]
     except UnicodeDecodeError:
-        raise ProtocolError("the reason in a close frame is not UTF-8", 1007) from None
+        used = -1
+    if used < 0 or _is_surrogate(reason[used:]):
+        raise ProtocolError("the reason in a close frame is not UTF-8", 1007)
+
+
+def _is_surrogate(tail: bytes) -> bool:
+    """Whether an incomplete character is an encoded surrogate, of which decoders wait for the end to complain."""
+    return tail[:1] == b"\xed" and tail[1:2] >= b"\xa0"
 
 
 def close_payload(code: int | None, reason: bytes = b"") -> bytes:

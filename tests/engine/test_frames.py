@@ -22,6 +22,7 @@ from bws.errors import ProtocolError
 from tests.conftest import run_python
 from tests.wire.frames import BINARY, CONTINUATION, TEXT, xor
 from tests.wire.frames import frame as encode
+from tests.wire.violations import COMPRESSED, MAX, TOO_LARGE, VIOLATIONS, Violation, bits
 
 MIB = 1 << 20
 TAIL = "81 04 7461696c"  # the text "tail"
@@ -39,9 +40,10 @@ class Fed:
         self.reader = FrameReader(max_size, self._control, inflater)
 
     def _control(self, opcode: int, payload: bytes) -> None:
-        self.reader.items.append((opcode, payload))
         if opcode == CLOSE:
+            parse_close(payload)
             self.reader.stopped = True
+        self.reader.items.append((opcode, payload))
 
     def feed(self, *pieces: bytes) -> Fed:
         for piece in pieces:
@@ -56,11 +58,6 @@ class Fed:
 def pieces(data: bytes, size: int = 1) -> list[bytes]:
     """The data cut into pieces of that many bytes."""
     return [data[i : i + size] for i in range(0, len(data), size)]
-
-
-def bits(*parts: str | bytes) -> bytes:
-    """Hexadecimal digits and bytes, joined."""
-    return b"".join(part if isinstance(part, bytes) else bytes.fromhex(part) for part in parts)
 
 
 # -- what is right
@@ -179,75 +176,6 @@ def test_it_says_how_much_of_a_frame_is_still_to_come() -> None:
 
 # -- what is wrong
 
-# name: (the bytes up to the first one that is wrong, the code); before that byte nothing may be said
-WRONG: dict[str, tuple[bytes, int]] = {
-    "RSV1 without an extension": (bits("c1"), 1002),
-    "RSV2": (bits("a1"), 1002),
-    "RSV3": (bits("92"), 1002),
-    "all of them": (bits("f2"), 1002),
-    "RSV3 in a ping": (bits("99"), 1002),
-    "RSV1 in a close frame": (bits("c8"), 1002),
-    "RSV1 in a continuation": (bits("01 01 61 c0"), 1002),
-    **{f"opcode {n}": (bytes([0x80 | n]), 1002) for n in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)},
-    **{f"opcode {n} without FIN": (bytes([n]), 1002) for n in (3, 7, 11, 15)},
-    "a ping without FIN": (bits("09"), 1002),
-    "a pong without FIN": (bits("0a"), 1002),
-    "a close frame without FIN": (bits("08"), 1002),
-    "a masked text": (bits("81 85"), 1002),
-    "a masked empty text": (bits("81 80"), 1002),
-    "a masked ping": (bits("89 80"), 1002),
-    "a masked text of 126 bytes": (bits("81 fe"), 1002),
-    "a masked text of 64 KiB": (bits("81 ff"), 1002),
-    "a ping of 126 bytes": (bits("89 7e"), 1002),
-    "a pong with a 64-bit length": (bits("8a 7f"), 1002),
-    "a close frame of 126 bytes": (bits("88 7e"), 1002),
-    "0 bytes in 16 bits": (bits("81 7e 0000"), 1002),
-    "125 bytes in 16 bits": (bits("82 7e 007d"), 1002),
-    "1 byte in 64 bits": (bits("81 7f 0000000000000001"), 1002),
-    "65,535 bytes in 64 bits": (bits("82 7f 000000000000ffff"), 1002),
-    "a length with the top bit": (bits("82 7f 80"), 1002),
-    "a length with all bits": (bits("82 7f ff"), 1002),
-    "a continuation of nothing": (bits("80"), 1002),
-    "a continuation of nothing without FIN": (bits("00"), 1002),
-    "a continuation of a whole message": (bits("81 00 80"), 1002),
-    "a continuation of a finished message": (bits("01 01 61 80 01 62 80"), 1002),
-    "a text inside a text": (bits("01 01 61 81"), 1002),
-    "a binary inside a text": (bits("01 01 61 02"), 1002),
-    "a text inside an empty fragment's message": (bits("02 00 01"), 1002),
-    "a text inside a message behind a ping": (bits("01 00 89 00 81"), 1002),
-    "a byte that starts no character": (bits("81 05 61 ff"), 1007),
-    "a continuation byte without a start": (bits("81 05 80"), 1007),
-    "an overlong slash": (bits("81 05 c0"), 1007),
-    "an overlong slash in 3 bytes": (bits("81 05 e0 80"), 1007),
-    "an overlong slash in 4 bytes": (bits("81 05 f0 80"), 1007),
-    "a surrogate": (bits("81 05 ed a0"), 1007),
-    "a code point above U+10FFFF": (bits("81 05 f4 90"), 1007),
-    "a start byte above F4": (bits("81 05 f5"), 1007),
-    "a character cut by another": (bits("81 05 e282 61"), 1007),
-    "a text that ends inside a character": (bits("81 02 61 c3"), 1007),
-    "a long text that ends inside a character": (bits("81 7e 007e", b"x" * 125, "e2"), 1007),
-    "bad bytes in the first fragment": (bits("01 05 61 ff"), 1007),
-    "bad bytes in a later fragment": (bits("01 01 61 00 05 62 ff"), 1007),
-    "a character cut by a fragment's next byte": (bits("01 01 e2 00 02 61"), 1007),
-    "a character cut behind a ping": (bits("01 01 e2 89 00 80 01 61"), 1007),
-    "a message that ends inside a character": (bits("01 01 c3 80 00"), 1007),
-    "a fragmented message that ends inside a character": (bits("01 01 f0 00 01 9f 80 01 98"), 1007),
-    "bad bytes deep inside a large frame": (bits("81 7f 0000000000020000", b"x" * 70000, "ff"), 1007),
-}
-
-MAX = 200
-# as above, for a reader with max_size=200
-TOO_LARGE: dict[str, bytes] = {
-    "one byte too many": bits("82 7e 00c9"),
-    "a text of one byte too many": bits("81 7e 00c9"),
-    "64 KiB": bits("82 7f 0000000000010000"),
-    "the largest length there is": bits("82 7f 7fffffffffffffff"),
-    "a first fragment": bits("02 7e 00c9"),
-    "two fragments": bits("02 7e 0082", bytes(130), "80 47"),
-    "a last fragment of one byte": bits("01 7e 00c8", b"x" * 200, "80 01"),
-    "a fragment behind an empty one and a ping": bits("02 00 89 00 00 7e 00c8", bytes(200), "80 01"),
-}
-
 SLOW = 1000  # bytes from which not every byte is fed by itself
 
 
@@ -260,38 +188,56 @@ def last_byte_tells(fed: Fed, data: bytes) -> ProtocolError:
     return caught.value
 
 
+def wrong() -> dict[str, tuple[Violation, Callable[[], Fed]]]:
+    """Every row of the tables, and the reader that it is for."""
+
+    def compressed() -> Fed:
+        return Fed(MAX, Inflater(Agreement()))
+
+    return {
+        **{name: (row, Fed) for name, row in VIOLATIONS.items()},
+        **{f"max_size: {name}": (row, lambda: Fed(MAX)) for name, row in TOO_LARGE.items()},
+        **{f"compressed: {name}": (row, compressed) for name, row in COMPRESSED.items()},
+    }
+
+
+WRONG = wrong()
+
+
+def messages_of(fed: Fed) -> list[Any]:
+    """What came out but control frames."""
+    return [item for item in fed.items if not isinstance(item, tuple)]
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_frame_is_told_at_its_first_wrong_byte(name: str) -> None:
-    data, code = WRONG[name]
-    fed = Fed()
+    row, reader = WRONG[name]
+    fed = reader()
     fed.feed(bits(TAIL))
-    error = last_byte_tells(fed, data)
-    assert error.close_code == code
-    assert fed.items[0] == "tail"
+    error = last_byte_tells(fed, row.data)
+    assert error.close_code == row.code
+    assert messages_of(fed) == ["tail", *row.delivered]
     assert 10 < len(str(error)) < 123
 
 
 @pytest.mark.parametrize("name", WRONG)
 @pytest.mark.parametrize("tail", [b"", bits(TAIL), bytes(200_000), b"\xff" * 10])
 def test_a_wrong_frame_is_told_when_it_comes_with_others(name: str, tail: bytes) -> None:
-    data, code = WRONG[name]
+    row, reader = WRONG[name]
     before = bits("81 03 e282ac 82 00 89 01 70")
-    alone, together = Fed(), Fed()
-    last_byte_tells(alone, data)
+    alone, together = reader(), reader()
+    last_byte_tells(alone, row.data)
     with pytest.raises(ProtocolError) as caught:
-        together.feed(before + data + tail)
-    assert caught.value.close_code == code
+        together.feed(before + row.data + tail)
+    assert caught.value.close_code == row.code
     # what came before the violation is there, and nothing of what came with it
     assert together.items == ["€", b"", (PING, b"p"), *alone.items]
 
 
 @pytest.mark.parametrize("name", TOO_LARGE)
-def test_a_message_over_max_size_is_told_at_its_header(name: str) -> None:
-    error = last_byte_tells(Fed(MAX), TOO_LARGE[name])
-    assert error.close_code == 1009
-    assert "max_size=200" in str(error)
+def test_a_message_over_max_size_is_told_with_that_size(name: str) -> None:
     with pytest.raises(ProtocolError, match="max_size=200"):
-        Fed(MAX).feed(TOO_LARGE[name] + bytes(1000))
+        Fed(MAX).feed(TOO_LARGE[name].data + bytes(1000))
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ class Frame:
     fin: bool = True
     rsv: int = 0
     masked: bool = True
+    key: bytes = b""
 
     @property
     def data(self) -> Data:

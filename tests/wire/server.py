@@ -195,7 +195,7 @@ class Connection:
             size = int.from_bytes(self._take(2 if size == 126 else 8), "big")
         key = self._take(4) if second & 0x80 else b""
         payload = xor(self._take(size), key) if key else self._take(size)
-        got = Frame(first & 0x0F, payload, bool(first & 0x80), first >> 4 & 7, bool(key))
+        got = Frame(first & 0x0F, payload, bool(first & 0x80), first >> 4 & 7, bool(key), key)
         self.seen.note(got)
         return got
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import struct
+from itertools import pairwise
 
 import pytest
 
 from tests.conftest import Play, Recorder
 from tests.wire.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame
 from tests.wire.server import Connection
+from tests.wire.violations import COMPRESSED, MAX, TOO_LARGE, VIOLATIONS, Violation
 
 TAIL = frame(TEXT, "tail")
 
@@ -16,9 +17,9 @@ TAIL = frame(TEXT, "tail")
 FEEDS = ["with the handshake", "in one piece", "byte by byte", "with a tail"]
 
 
-def feed(c: Connection, how: str, data: bytes) -> None:
-    """Accept the handshake and send the bytes."""
-    c.handshake(then=data if how == "with the handshake" else data + TAIL if how == "with a tail" else b"")
+def feed(c: Connection, how: str, data: bytes, *extra: str) -> None:
+    """Accept the handshake, with these extra headers, and send the bytes."""
+    c.handshake(*extra, then=data if how == "with the handshake" else data + TAIL if how == "with a tail" else b"")
     if how == "in one piece":
         c.send(data)
     elif how == "byte by byte":
@@ -26,86 +27,40 @@ def feed(c: Connection, how: str, data: bytes) -> None:
             c.send(bytes([byte]))
 
 
-# name: (what the server sends, the code the client's close frame must have)
-WRONG: dict[str, tuple[bytes, int]] = {
-    "a masked text": (frame(TEXT, "masked", mask=b"\1\2\3\4"), 1002),
-    "a masked ping": (frame(PING, "x", mask=b"\1\2\3\4"), 1002),
-    "RSV1 without an extension": (frame(TEXT, "x", rsv=4), 1002),
-    "RSV2": (frame(TEXT, "x", rsv=2), 1002),
-    "RSV3": (frame(BINARY, "x", rsv=1), 1002),
-    "RSV3 in a ping": (frame(PING, "x", rsv=1), 1002),
-    "RSV1 in a close frame": (frame(CLOSE, struct.pack("!H", 1000), rsv=4), 1002),
-    **{f"opcode {n}": (frame(n, b"x"), 1002) for n in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)},
-    "a ping without FIN": (frame(PING, "x", fin=False), 1002),
-    "a ping of 126 bytes": (frame(PING, "x" * 126), 1002),
-    "a pong of 126 bytes": (frame(PONG, "x" * 126), 1002),
-    "a ping with a long length": (frame(PING, "x", length_bytes=2), 1002),
-    "a continuation of nothing": (frame(CONTINUATION, "x"), 1002),
-    "a continuation of nothing, without FIN": (frame(CONTINUATION, "x", fin=False), 1002),
-    "a continuation of a whole message": (frame(TEXT, "one") + frame(CONTINUATION, "x"), 1002),
-    "a text inside a fragmented one": (frame(TEXT, "one", fin=False) + frame(TEXT, "two"), 1002),
-    "bytes inside a fragmented text": (frame(TEXT, "one", fin=False) + frame(BINARY, "two", fin=False), 1002),
-    "5 bytes in 16-bit form": (frame(TEXT, "hello", length_bytes=2), 1002),
-    "5 bytes in 64-bit form": (frame(TEXT, "hello", length_bytes=8), 1002),
-    "125 bytes in 16-bit form": (frame(TEXT, "x" * 125, length_bytes=2), 1002),
-    "65,535 bytes in 64-bit form": (frame(TEXT, length=65535, length_bytes=8), 1002),
-    "a length with the top bit": (frame(BINARY, length=1 << 63, length_bytes=8), 1002),
-    "text that is not UTF-8": (frame(TEXT, b"\xc3\x28"), 1007),
-    "text with an encoded surrogate": (frame(TEXT, b"\xed\xa0\x80"), 1007),
-    "text in overlong UTF-8": (frame(TEXT, b"\xc0\xaf"), 1007),
-    "text above U+10FFFF": (frame(TEXT, b"\xf4\x90\x80\x80"), 1007),
-    "text cut in a character": (frame(TEXT, b"abc\xe2\x82"), 1007),
-    "fragmented text cut in a character": (
-        frame(TEXT, b"abc\xe2", fin=False) + frame(CONTINUATION, b"\x82"),
-        1007,
-    ),
-    "a first fragment that is not UTF-8": (frame(TEXT, b"abc\xff", fin=False), 1007),
-    "a later fragment that is not UTF-8": (
-        frame(TEXT, b"abc\xe2\x82", fin=False) + frame(PING, "x") + frame(CONTINUATION, b"(", fin=False),
-        1007,
-    ),
-    "half a frame whose beginning is not UTF-8": (frame(TEXT, b"abc\xff", length=1000), 1007),
-    "a close frame of one byte": (frame(CLOSE, b"\x03"), 1002),
-    "a close frame without FIN": (frame(CLOSE, struct.pack("!H", 1000), fin=False), 1002),
-    "a close frame of 126 bytes": (frame(CLOSE, struct.pack("!H", 1000) + b"x" * 124), 1002),
-    "a close reason that is not UTF-8": (close_frame(1000, b"\xff\xfe"), 1007),
-    "more than max_size in one frame": (frame(BINARY, b"x" * 70_001), 1009),
-    "a frame that announces more than max_size": (frame(TEXT, length=70_001), 1009),
-    "a frame that announces 2**63-1 bytes": (frame(TEXT, b"hello", length=(1 << 63) - 1), 1009),
-    "more than max_size in two fragments": (
-        frame(BINARY, b"x" * 40_000, fin=False) + frame(CONTINUATION, b"x" * 40_000),
-        1009,
-    ),
-    "more than max_size announced in fragments": (
-        frame(TEXT, b"x" * 70_000, fin=False) + frame(CONTINUATION, length=1),
-        1009,
-    ),
-}
-SLOW = {name for name, (data, _) in WRONG.items() if len(data) > 1000}  # not byte by byte
+NO_LIMIT = (1 << 63) - 1
 
-# what was whole before the wrong frame is delivered
-BEFORE = {"a continuation of a whole message": ["before", "one"]}
+# name: (the row, the answer's extra header, what the client's max_size is)
+WRONG: dict[str, tuple[Violation, list[str], int]] = {
+    **{name: (row, [], NO_LIMIT) for name, row in VIOLATIONS.items()},
+    **{f"max_size: {name}": (row, [], MAX) for name, row in TOO_LARGE.items()},
+    **{
+        f"compressed: {name}": (row, ["Sec-WebSocket-Extensions: permessage-deflate"], MAX)
+        for name, row in COMPRESSED.items()
+    },
+}
+SLOW = {name for name, (row, *_) in WRONG.items() if len(row.data) > 1000}  # not byte by byte
 
 
 @pytest.mark.parametrize(
     ("name", "how"),
     [(name, how) for name in WRONG for how in FEEDS if how != "byte by byte" or name not in SLOW],
 )
-def test_a_frame_that_is_wrong_fails_the_connection(play: Play, name: str, how: str) -> None:
-    data, code = WRONG[name]
-    played = play(lambda c: feed(c, how, frame(TEXT, "before") + data), max_size=70_000)
+def test_a_frame_that_is_wrong_fails_the_connection_at_its_first_wrong_byte(play: Play, name: str, how: str) -> None:
+    row, extra, max_size = WRONG[name]
+    # The row ends with the wrong byte: without a tail the server then says nothing more, and only listens.
+    played = play(lambda c: feed(c, how, frame(TEXT, "before") + row.data, *extra), max_size=max_size)
     assert played.entries == [
         ("open", 1),
-        *(("message", 1, text) for text in BEFORE.get(name, ["before"])),
+        *(("message", 1, text) for text in ["before", *row.delivered]),
         ("error", 3),
         ("close", 3, 1006, "", False),
     ]
     assert played.seen.close is not None
-    assert played.seen.close[0] == code
+    assert played.seen.close[0] == row.code
     assert (played.seen.after_close, played.seen.unmasked, played.seen.end) == ([], [], "eof")
     error = played.recorder.error
     assert isinstance(error, ConnectionError)
-    assert error.close_code == code  # type: ignore[attr-defined]
+    assert error.close_code == row.code  # type: ignore[attr-defined]
     assert played.recorder.events[-1].error is error
 
 
@@ -220,17 +175,6 @@ def test_a_message_of_one_byte_more_than_max_size_fails_the_connection(play: Pla
     assert played.seen.close[0] == 1009
 
 
-def test_a_wrong_frame_is_told_before_the_frame_has_ended(play: Play) -> None:
-    def script(c: Connection) -> None:
-        c.handshake()
-        c.send(frame(TEXT, b"\xff", length=100))
-        c.read_until(CLOSE)  # the server sends nothing more
-
-    close = play(script).seen.close
-    assert close is not None
-    assert close[0] == 1007
-
-
 def test_the_code_of_a_failure_is_not_lost_while_the_server_goes_on_sending(play: Play) -> None:
     def script(c: Connection) -> None:
         c.handshake(then=frame(TEXT, "x", rsv=2))
@@ -253,3 +197,33 @@ def test_what_the_client_does_in_its_error_handler_changes_nothing(play: Play) -
     assert played.entries == [("open", 1), ("error", 3), ("buffered", 1), ("close", 3, 1006, "", False)]
     assert played.seen.close is not None
     assert (played.seen.close[0], played.seen.messages) == (1002, [])
+
+
+# -- the masking key (RFC 6455 section 5.3)
+
+SENT = 2000  # messages of one connection
+
+
+def test_the_masking_key_is_fresh_for_each_frame_and_unpredictable(play: Play) -> None:
+    def script(c: Connection) -> None:
+        c.handshake(then=frame(PING, "p"))
+        while len(c.seen.messages) < SENT:
+            c.read()
+        c.close(1000)
+
+    def send(r: Recorder, _: object) -> None:
+        for _ in range(SENT):
+            r.ws.send("the same text")
+
+    frames = [f for _ in range(2) for f in play(script, on={"open": send}).seen.frames]
+    assert {f.opcode for f in frames} == {TEXT, PONG, CLOSE}  # each kind of frame has its own
+    assert all(f.masked for f in frames)
+    keys = [int.from_bytes(f.key, "big") for f in frames]
+    # Of 4,000 random numbers of 32 bits, two are equal by chance in one run of 500, four pairs in one of 10**12.
+    fresh = len(keys) - 4
+    assert len(set(keys)) > fresh
+    # Neither a counter nor a walk: the steps from key to key are as different.
+    assert len({b - a for a, b in pairwise(keys)}) > fresh
+    assert len({a ^ b for a, b in pairwise(keys)}) > fresh
+    # Every bit is set in about a half of them: 40 % are twelve standard deviations away.
+    assert all(0.4 < sum(key >> bit & 1 for key in keys) / len(keys) < 0.6 for bit in range(32))
