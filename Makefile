@@ -17,7 +17,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test check format types coverage bench bench-quick docs screenshots clean
+.PHONY: help run test fuzz browser check format types coverage bench bench-quick docs screenshots clean
 
 help:
 	@echo "make TARGET, where TARGET is one of"
@@ -28,6 +28,12 @@ run: $(VENV)/.for-run ## Talk to an echo server that it starts; URL=ws://... for
 
 test: $(VENV)/.for-dev ## Run the tests; ARGS="..." goes to pytest
 	@"$(PY)" -m pytest $(ARGS)
+
+fuzz: $(VENV)/.for-dev ## Try 200,000 streams and handshakes, six minutes of one core; EXAMPLES=... for another number
+	@FUZZ_EXAMPLES=$${EXAMPLES:-200000} "$(PY)" -m pytest tests/fuzz -o timeout=0 $(ARGS)
+
+browser: $(VENV)/.for-browser ## Run the same handlers in Chromium and with bws, and compare; ARGS="--filter close --verbose"
+	@"$(PY)" -m tests.browser $(ARGS)
 
 check: $(VENV)/.for-dev ## Look at format, style and types, change nothing
 	"$(PY)" -m ruff format --check .
@@ -61,7 +67,7 @@ screenshots: $(VENV)/.for-dev ## Make the pictures of the examples that the docu
 	"$(PY)" -m tests.examples.pictures docs/images
 
 clean: ## Remove everything that make has made, .venv too
-	rm -rf "$(VENV)" build dist bws.egg-info docs/_build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf "$(VENV)" tests/browser/node_modules build dist bws.egg-info docs/_build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment. What pip and venv say goes to stderr, and they do not read stdin: `echo hello | make -s run`
@@ -89,6 +95,13 @@ $(VENV)/.for-bench: $(VENV)/.for-dev
 	@echo "Installing the clients that are measured into $(VENV)" >&2
 	@$(INSTALL) ".[bench]" </dev/null >&2 || echo "picows does not install here: it is left out" >&2
 	@touch "$@"
+
+# Brython comes through npm; where npm is missing, the comparison says so.
+$(VENV)/.for-browser: $(VENV)/.for-dev tests/browser/package.json
+	@echo "Installing Brython and the driver of the browser" >&2
+	@$(INSTALL) ".[browser]" </dev/null >&2
+	@if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts \
+	  --prefix tests/browser </dev/null >&2 && touch "$@"; fi
 
 $(VENV)/.for-docs: $(INTERPRETER) $(SOURCES)
 	@echo "Installing Sphinx into $(VENV)" >&2
