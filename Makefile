@@ -29,7 +29,7 @@ run: $(VENV)/.for-run ## Talk to an echo server that it starts; URL=ws://... for
 test: $(VENV)/.for-dev ## Run the tests; ARGS="..." goes to pytest
 	@"$(PY)" -m pytest $(ARGS)
 
-fuzz: $(VENV)/.for-dev ## Try 200,000 streams and handshakes, six minutes of one core; EXAMPLES=... for another number
+fuzz: $(VENV)/.for-dev ## Try 200,000 streams and handshakes, eight minutes of one core; EXAMPLES=... for another number
 	@FUZZ_EXAMPLES=$${EXAMPLES:-200000} "$(PY)" -m pytest tests/fuzz -o timeout=0 $(ARGS)
 
 browser: $(VENV)/.for-browser ## Run the same handlers in Chromium and with bws, and compare; ARGS="--filter close --verbose"
