@@ -71,6 +71,9 @@ class Direct:
     def congested(self) -> bool:
         return False  # nothing waits here: deliver() comes back when all is taken
 
+    def idle(self) -> bool:
+        return True
+
     def wake_handlers(self, over: bool) -> None:
         """Have held events delivered; `over`: the socket's thread has settled and delivers no more."""
         target = self._ref()
@@ -166,6 +169,9 @@ class Dispatched:
 
     def congested(self) -> bool:
         return self._count > HIGH_WATER_ITEMS or self._bytes > HIGH_WATER_BYTES
+
+    def idle(self) -> bool:
+        return not self._count
 
     # -- on any thread ----------------------------------------------------------------------------
 

@@ -44,6 +44,9 @@ class Listener(Protocol):
     def congested(self) -> bool:
         """Whether so much waits to be taken that nothing more should be read now."""
 
+    def idle(self) -> bool:
+        """Whether the handlers of all that was delivered have returned, as far as it is known."""
+
 
 class Engine(Protocol):
     """One connection; every method may be called from any thread and returns without waiting for the network."""

@@ -28,6 +28,7 @@ __all__ = ["ThreadedEngine"]
 RECEIVE = 64 * 1024  # bytes a recv()
 LARGE = 256 * 1024  # when the last one was full; not always, as not every malloc() is quick with so much
 MAX_PONGS = 1_000  # that wait for a peer that pings and does not read
+ANSWERS = 0.25  # s that handlers have for their answers to what came before a violation
 LINGER = 2.0  # s that the peer has to end TCP when the closing handshake is done, or the connection failed
 
 log = logging.getLogger("bws")
@@ -74,6 +75,7 @@ class ThreadedEngine:
         "_stop",
         "_thread",
         "_tls",
+        "_violation",
         "_waker",
         "_write_to_read",
     )  # fmt: skip
@@ -96,6 +98,7 @@ class ThreadedEngine:
         self._arrivals = 0  # of bytes: signs of life
         self._accepted = handshake.Accepted()
         self._peer_close: tuple[int, str] | None = None
+        self._violation: tuple[ProtocolError, float] | None = None  # and when it is acted upon at the latest
         self._ending: Ending | None = None
         # Timers, in monotonic time; looked at by whoever holds _io.
         self._close_due: float | None = None  # the peer has to answer our close frame
@@ -265,6 +268,8 @@ class ThreadedEngine:
             while True:
                 if self._reader.items:
                     self._deliver()
+                elif self._violation is not None:
+                    self._fail_soon(poller, *self._violation)
                 elif self._ending is not None:
                     return
                 elif self._stop:
@@ -364,6 +369,8 @@ class ThreadedEngine:
 
     def _work(self, readable: bool, writable: bool) -> None:
         """With _io held."""
+        if self._violation is not None and time.monotonic() >= self._violation[1]:
+            self._fail(self._violation[0])
         if self._stop:
             self._give_up()
         if self._outbox.torn and self._sock is not None:
@@ -399,17 +406,21 @@ class ThreadedEngine:
                 self._lost(ConnectionResetError("the server ended TCP without a close frame"))
                 return
             self._feed(data)
-            if not self._reader.left or self._reader.items:
+            if not self._reader.left or self._reader.items or self._violation is not None:
                 return
 
     def _feed(self, data: bytes) -> None:
         self._arrivals += 1
-        if self._ending is not None or self._peer_close is not None:
+        if self._ending is not None or self._violation is not None or self._peer_close is not None:
             return  # what follows is ignored, RFC 6455 sections 5.5.1 and 7.1.7
         try:
             self._reader.feed(data)
         except ProtocolError as exc:
-            self._fail(exc)
+            if self.on_thread():
+                # What the handlers answer to the messages before it shall still go out.
+                self._violation = exc, time.monotonic() + ANSWERS
+            else:
+                self._fail(exc)
         if log.isEnabledFor(logging.DEBUG) and data:
             items = self._reader.items
             log.debug("%s < %d bytes, %d items: %s", self._thread.name, len(data), len(items), brief(items[-1:]))
@@ -506,10 +517,18 @@ class ThreadedEngine:
 
     def _fail(self, error: ProtocolError) -> None:
         """Fail the WebSocket connection (RFC 6455 section 7.1.7)."""
+        self._violation = None
         self._begin_draining()
         reason = str(error).partition(" (")[0].encode()[:100].decode("utf-8", "ignore").encode()
         self._control_frame(CLOSE, close_payload(error.close_code, reason))
         self._finish(Ending(error=error, failed=True))
+
+    def _fail_soon(self, poller: Poller, error: ProtocolError, due: float) -> None:
+        """With _io held: fail, but give handlers on another thread the time for their answers to what came before."""
+        while not self._stop and not self._listener.idle() and (left := due - time.monotonic()) > 0:
+            if poller.wait(-1, False, False, min(left, 0.005))[2]:
+                self._waker.clear()
+        self._fail(error)
 
     def _begin_draining(self) -> None:
         """From now on the peer has some time to end TCP."""
@@ -561,6 +580,9 @@ class _Nobody:
 
     def congested(self) -> bool:
         return False
+
+    def idle(self) -> bool:
+        return True
 
 
 _NOBODY: Listener = _Nobody()  # type: ignore[assignment]

@@ -690,6 +690,9 @@ class Busy:
     def congested(self) -> bool:
         return time.monotonic() < self._until
 
+    def idle(self) -> bool:
+        return True
+
 
 def test_a_peer_is_not_given_up_in_the_moment_that_begins_to_listen_again() -> None:
     listener = Busy()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
+import threading
 from itertools import pairwise
 
 import pytest
 
-from tests.conftest import Play, Recorder
+from bws._engine import threaded
+from tests.conftest import TIMEOUT, Play, Recorder
 from tests.wire.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame
 from tests.wire.server import Connection
 from tests.wire.violations import COMPRESSED, MAX, TOO_LARGE, VIOLATIONS, Violation
@@ -62,6 +65,39 @@ def test_a_frame_that_is_wrong_fails_the_connection_at_its_first_wrong_byte(play
     assert isinstance(error, ConnectionError)
     assert error.close_code == row.code  # type: ignore[attr-defined]
     assert played.recorder.events[-1].error is error
+
+
+def test_messages_before_a_violation_are_answered_before_the_connection_fails(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threaded, "ANSWERS", TIMEOUT)
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.send(frame(TEXT, "one") + frame(BINARY, b"two") + frame(TEXT, "x", rsv=2) + TAIL)
+
+    played = play(script, on={"message": lambda it, evt: it.ws.send(evt.data)})
+    assert played.recorder.data == ["one", b"two"]
+    assert played.recorder.types[-2:] == ["error", "close"]
+    assert played.seen.messages == ["one", b"two"]
+    assert played.seen.close is not None
+    assert played.seen.close[0] == 1002
+
+
+def test_a_slow_handler_of_a_message_before_a_violation_does_not_keep_the_connection_from_failing(play: Play) -> None:
+    told = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.send(frame(TEXT, "slow") + frame(TEXT, "x", rsv=2))
+        c.read_until(CLOSE)
+        told.set()
+
+    played = play(script, on={"message": lambda it, evt: it.note("told", told.wait(TIMEOUT))})
+    assert ("told", True) in played.entries
+    assert played.recorder.types == ["open", "message", "told", "error", "close"]
+    assert played.seen.close is not None
+    assert played.seen.close[0] == 1002
 
 
 # name: (what the server sends, the messages, the pongs)
