@@ -13,6 +13,7 @@ __all__ = ["OFFER", "Agreement", "Deflater", "Inflater", "agree"]
 
 OFFER = "permessage-deflate; client_max_window_bits"
 _STEP = 64 * 1024  # bytes of output at a time
+_WINDOW = 32 * 1024  # bytes that a stream may refer back to, at most
 _TAIL = b"\x00\x00\xff\xff"  # what the sender leaves away, section 7.2.1
 _SMALLEST = 64  # bytes of a message from which compressing pays
 _LEVEL = 1  # as fast as the network allows: level 6 gains little on JSON and takes three times as long
@@ -59,7 +60,7 @@ def agree(extensions: Sequence[tuple[str, Sequence[tuple[str, str | None]]]]) ->
 class Inflater:
     """Decompresses the messages of one connection, in bounded steps."""
 
-    __slots__ = ("_bits", "_fed", "_keep", "_zlib")
+    __slots__ = ("_bits", "_fed", "_keep", "_recent", "_recent_size", "_zlib")
 
     def __init__(self, agreement: Agreement) -> None:
         # A window that is larger than the sender's does no harm; zlib has no 8 for raw streams.
@@ -67,6 +68,8 @@ class Inflater:
         self._keep = not agreement.server_no_context_takeover
         self._zlib = zlib.decompressobj(self._bits)
         self._fed = False  # whether the present message, or what followed BFINAL in it, has any bytes
+        self._recent: list[bytes] = []  # the last output, a window at least; zlib does not give its own away
+        self._recent_size = 0
 
     def inflate(self, data: bytes, last: bool) -> Iterator[bytes]:
         """Decompress a piece of a message; `last`: the message ends with it.
@@ -81,11 +84,12 @@ class Inflater:
             while data:
                 piece = self._zlib.decompress(data, _STEP)
                 if piece:
+                    self._remember(piece)
                     yield piece
                 if self._zlib.eof:
                     # A block with BFINAL ended the stream; what follows is a new one (section 7.2.3.4).
                     data = self._zlib.unused_data
-                    self._zlib = zlib.decompressobj(self._bits)
+                    self._restart()
                     self._fed = bool(data)
                     if last and data == _TAIL:
                         break
@@ -94,13 +98,27 @@ class Inflater:
                     if not data and len(piece) == _STEP:
                         # Output may be left inside zlib although the input is used up.
                         while piece := self._zlib.decompress(b"", _STEP):
+                            self._remember(piece)
                             yield piece
         except zlib.error as exc:
             raise ProtocolError(f"a compressed message is corrupt: {exc}") from None
         if last:
             self._fed = False
             if not self._keep:
+                self._recent, self._recent_size = [], 0
                 self._zlib = zlib.decompressobj(self._bits)
+
+    def _remember(self, piece: bytes) -> None:
+        self._recent.append(piece)
+        self._recent_size += len(piece)
+        if self._recent_size > 2 * _WINDOW or len(self._recent) > 1000:
+            self._recent = [b"".join(self._recent)[-_WINDOW:]]
+            self._recent_size = len(self._recent[0])
+
+    def _restart(self) -> None:
+        """A new stream; the sliding window goes on, within a message and with context takeover (section 7.2.3.2)."""
+        window = b"".join(self._recent)[-_WINDOW:]
+        self._zlib = zlib.decompressobj(self._bits, zdict=window) if window else zlib.decompressobj(self._bits)
 
 
 class Deflater:

@@ -241,6 +241,38 @@ def test_the_examples_of_rfc_7692_are_read_however_they_are_cut(name: str) -> No
         assert b"".join([*out, *inflater.inflate(b"", True)]) == text
 
 
+@pytest.mark.parametrize("agreement", [it for it in AGREEMENTS if it.server_max_window_bits > 8], ids=ids)
+def test_a_stream_behind_a_final_block_may_refer_to_what_was_before_it(agreement: Agreement) -> None:
+    bits = agreement.server_max_window_bits
+    inflater = Inflater(agreement)
+    history = b""
+    for size in (50, 500, 5_000, 50_000, 500, 200_000):
+        if agreement.server_no_context_takeover:
+            history = b""
+        message, text = b"", b""
+        for final in (True, True, False):
+            window = history[-(1 << bits) + 300 :]
+            stream = zlib.compressobj(9, zlib.DEFLATED, -bits, zdict=window)
+            part = window[:100] + chance.randbytes(size)
+            message += stream.compress(part) + stream.flush(zlib.Z_FINISH if final else zlib.Z_SYNC_FLUSH)
+            text, history = text + part, history + part
+        data = message.removesuffix(TAIL)
+        assert inflate(inflater, data, chance.randrange(len(data))) == text
+
+
+def test_little_is_kept_of_what_went_before() -> None:
+    peer, inflater = Peer(), Inflater(Agreement())
+    tracemalloc.start()
+    try:
+        for size in [1] * 20_000 + [1000] * 500 + [1 << 20] * 3:
+            assert len(inflate(inflater, peer.message(bytes(size)))) == size
+        before = tracemalloc.get_traced_memory()[0]
+        del inflater
+        assert before - tracemalloc.get_traced_memory()[0] < 256 * 1024
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_stored_block_behind_a_final_one_is_read_however_it_is_cut() -> None:
     text = chance.randbytes(0xFF00)
     final = zlib.compressobj(wbits=-15)
