@@ -17,7 +17,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test fuzz browser check format types coverage bench bench-quick docs screenshots clean
+.PHONY: help run test fuzz browser autobahn check format types coverage bench bench-quick docs screenshots clean
 
 help:
 	@echo "make TARGET, where TARGET is one of"
@@ -53,6 +53,9 @@ coverage: $(VENV)/.for-dev ## Run the tests and fail when too little of bws/ is 
 	"$(PY)" -m coverage combine --quiet
 	"$(PY)" -m coverage report
 
+autobahn: $(VENV)/.for-dev ## Run the Autobahn TestSuite, about 20 minutes; ARGS="--quick" for a part of it
+	@"$(PY)" -m tests.conformance.autobahn $(ARGS)
+
 bench: $(VENV)/.for-bench ## Measure bws beside other clients, about ten minutes; ARGS="..." for options
 	@"$(PY)" -m benchmarks $(ARGS)
 
@@ -67,7 +70,7 @@ screenshots: $(VENV)/.for-dev ## Make the pictures of the examples that the docu
 	"$(PY)" -m tests.examples.pictures docs/images
 
 clean: ## Remove everything that make has made, .venv too
-	rm -rf "$(VENV)" tests/browser/node_modules build dist bws.egg-info docs/_build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf "$(VENV)" tests/browser/node_modules .autobahn build dist bws.egg-info docs/_build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment. What pip and venv say goes to stderr, and they do not read stdin: `echo hello | make -s run`
