@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import pathlib
 import struct
 import time
@@ -250,6 +252,33 @@ def test_a_message_over_max_size_is_told_with_that_size(name: str) -> None:
 def test_a_message_of_exactly_max_size_is_fine_again_and_again(data: bytes) -> None:
     items = Fed(MAX).feed(data, data, data).items
     assert [item for item in items if isinstance(item, bytes)] == [bytes(200)] * 3
+
+
+# the first and last byte of every range in the table of RFC 3629 section 4
+RANGES = bytes.fromhex("00 7f 80 8f 90 9f a0 bf c0 c1 c2 df e0 e1 ec ed ee ef f0 f1 f3 f4 f5 ff")
+
+
+def can_become_utf8(data: bytes) -> bool:
+    """Whether `data` is the beginning of some UTF-8."""
+    for count in range(4):
+        for rest in itertools.product(b"\x80\x8f\x90\xa0\xbf", repeat=count):
+            with contextlib.suppress(UnicodeDecodeError):
+                (data + bytes(rest)).decode()
+                return True
+    return False
+
+
+@pytest.mark.parametrize("first", RANGES, ids=lambda first: f"{first:02x}")
+def test_text_fails_at_the_first_byte_after_which_it_cannot_become_utf8(first: int) -> None:
+    longest = 2 if first >= 0xE0 else 1  # bytes behind the first
+    rests = [rest for count in range(longest + 1) for rest in itertools.product(RANGES, repeat=count)]
+    for rest in rests:
+        row, fed, failed = bytes((first, *rest)), Fed(), False
+        try:
+            fed.feed(encode(TEXT, row, fin=False, length=0x1000))
+        except ProtocolError as exc:
+            failed = exc.close_code == 1007
+        assert failed != can_become_utf8(row), row.hex()
 
 
 def test_control_frames_are_not_bounded_by_max_size() -> None:
