@@ -55,7 +55,7 @@ class Outbox:
 
     __slots__ = (
         "_at_once", "_busy", "_deflater", "_drained", "_frames", "_gathers", "_key", "_later", "_lost", "_over",
-        "_piece", "_put", "_sock", "_written", "closed", "lock", "pongs", "progress", "stalled", "torn",
+        "_piece", "_put", "_sock", "_unsure", "_written", "closed", "lock", "pongs", "progress", "stalled", "torn",
         "waiting",
     )  # fmt: skip
 
@@ -77,6 +77,7 @@ class Outbox:
         self._piece = sys.maxsize
         self._gathers = False  # whether the socket takes several buffers in one call: not with TLS, not on Windows
         self._deflater: Deflater | None = None
+        self._unsure = False  # whether the peer may not get what the deflater refers to
         self.pongs = self.progress = 0
         self.waiting = self.stalled = self.closed = self.torn = False
 
@@ -104,19 +105,23 @@ class Outbox:
             try:
                 if self._at_once is not None:
                     self._queue_rest()
+                if self._later:
+                    self._send_later()
+                    if self.closed:
+                        return False
                 self._frame(opcode, payload, message)
-                while self._later:
-                    later = self._later.pop(0)
-                    if not self.closed:
-                        self._frame(*later)
-            except BaseException:
-                # No memory, or a signal handler that raises: what was compressed may never have been sent.
-                if self._deflater is not None:
-                    self._deflater.restart()
-                raise
+                if self._later:
+                    self._send_later()
             finally:
                 self._busy = False
         return True
+
+    def _send_later(self) -> None:
+        """Send what signal handlers sent while a frame was being sent."""
+        while self._later:
+            later = self._later.pop(0)
+            if not self.closed:
+                self._frame(*later)
 
     def _frame(self, opcode: int, payload: bytes | memoryview, message: bool) -> None:
         key = self._key()
@@ -124,12 +129,24 @@ class Outbox:
         if not message:
             self.closed = opcode == CLOSE
             self._transmit(b"", frame(opcode, payload, key), -1 if opcode == PONG else 0)
-        elif self._deflater is not None and (packed := self._deflater.deflate(payload)) is not None:
-            self._message(opcode, packed, key, size, len(packed))
+        elif self._deflater is not None and self._send_packed(self._deflater, opcode, payload, key):
+            pass
         elif size < APART:
             self._transmit(b"", frame(opcode, payload, key), size)
         else:
             self._message(opcode, payload, key, size, 0)
+
+    def _send_packed(self, deflater: Deflater, opcode: int, payload: bytes | memoryview, key: bytes) -> bool:
+        """Send a message compressed; False when that does not pay."""
+        if self._unsure:
+            deflater.restart()
+        # No memory, or a signal handler that raises: what was compressed may then never be sent.
+        self._unsure = True
+        packed = deflater.deflate(payload)
+        if packed is not None:
+            self._message(opcode, packed, key, len(payload), len(packed))
+        self._unsure = False
+        return packed is not None
 
     def _message(self, opcode: int, body: bytes | memoryview, key: bytes, payload: int, packed: int) -> None:
         """Send a message that is compressed or not small; see `_Frame`."""
@@ -141,8 +158,16 @@ class Outbox:
     def write(self) -> None:
         """The socket takes more: give it what waits."""
         with self.lock:
-            self._queue_rest()
-            self._write()
+            if self._busy:
+                return  # this is a signal handler's: what it interrupted goes on
+            self._busy = True
+            try:
+                self._queue_rest()
+                self._write()
+                if self._later:
+                    self._send_later()
+            finally:
+                self._busy = False
             if self._sock is None or not self._pending():
                 self._notify()
 
@@ -152,8 +177,14 @@ class Outbox:
             return self._pending()
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait until nothing is pending; False when the time is up, or the connection over before."""
+        """Wait until nothing is pending; False when the time is up, or the connection over before.
+
+        In a signal handler that came in while its own thread sends, it does not wait: the other half of that frame
+        would be waited for.
+        """
         with self.lock:
+            if self._busy:
+                return not self._pending()
             if self._drained is None:
                 self._drained = threading.Condition(self.lock)
             wait_for(self._drained, lambda: not self._pending() or (self._sock is None and self.closed), timeout)
@@ -244,8 +275,15 @@ class Outbox:
         return done + sum(more)
 
     def _pending(self) -> int:
-        self._queue_rest()
-        return self._lost + self._queued()
+        later = sum(len(payload) for _, payload, message in self._later if message) if self._later else 0
+        if not self._busy:
+            self._queue_rest()
+        elif (note := self._at_once) is not None:
+            # A signal handler asks, in the middle of this frame: it is not to be touched.
+            header, data, payload, packed, *sent = note
+            if not (self._frames and self._frames[-1].data.obj is data):
+                later += _share(min(len(header) + len(data) - sum(sent), len(data)), payload, packed)
+        return self._lost + self._queued() + later
 
     def _queued(self) -> int:
         """Payload bytes in the queue."""

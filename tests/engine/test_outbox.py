@@ -253,6 +253,95 @@ def test_a_signal_handler_may_close() -> None:
     assert frames(sock) == [(TEXT, b"outer"), (CLOSE, b"")]
 
 
+@pytest.mark.parametrize("size", [5, 50_000, 200_000])
+@pytest.mark.parametrize("room", [0, 3, 1 << 20])
+def test_a_signal_handler_that_asks_what_is_pending_changes_nothing(size: int, room: int) -> None:
+    asked: list[object] = []
+
+    def handler() -> None:
+        asked.extend((box.pending(), box.wait(None)))
+        box.write()
+
+    sock = Interrupted(room, handler)
+    box = outbox(sock)
+    assert box.send(BINARY, bytes(size))
+    assert asked == [size, False]
+    sock.room = 1 << 20
+    box.write()
+    assert frames(sock) == [(BINARY, bytes(size))]
+    assert (box.pending(), box.waiting) == (0, False)
+
+
+@pytest.mark.parametrize("then", [TEXT, CLOSE])
+def test_what_a_signal_handler_sends_is_sent_although_it_raises_then(then: int) -> None:
+    def handler() -> None:
+        assert box.send(TEXT, b"last words")
+        raise KeyboardInterrupt
+
+    sock = Interrupted(1000, handler)
+    box = outbox(sock)
+    with pytest.raises(KeyboardInterrupt):
+        box.send(TEXT, b"outer")
+    assert box.pending() == len(b"outer" + b"last words")
+    box.send(then, b"", message=then == TEXT)
+    box.write()
+    assert frames(sock) == [(TEXT, b"outer"), (TEXT, b"last words"), (then, b"")]
+    assert (box.pending(), box.waiting) == (0, False)
+
+
+def test_a_write_sends_too_what_a_signal_handler_sent_before_it_raised() -> None:
+    def handler() -> None:
+        assert box.send(TEXT, b"last words")
+        raise KeyboardInterrupt
+
+    sock = Interrupted(1000, handler)
+    box = outbox(sock)
+    with pytest.raises(KeyboardInterrupt):
+        box.send(TEXT, b"outer")
+    box.write()
+    assert frames(sock) == [(TEXT, b"outer"), (TEXT, b"last words")]
+
+
+class Failing(Deflater):
+    """Runs out of memory when a message is compressed, and again when the stream is to be made anew."""
+
+    __slots__ = ("failures",)
+
+    def deflate(self, data: bytes | memoryview) -> bytes | None:
+        packed = super().deflate(data)
+        self._fail()
+        return packed
+
+    def restart(self) -> None:
+        self._fail()
+        super().restart()
+
+    def _fail(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise MemoryError
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_no_message_refers_to_one_that_was_compressed_and_not_sent(failures: int) -> None:
+    sock = Narrow(1 << 20)
+    deflater = Failing(Agreement())
+    deflater.failures = 0
+    box = outbox(sock, deflater)
+    lines = [b"a line that is like the one before, and that is compressed well, number %d" % n for n in range(9)]
+    box.send(TEXT, lines[0])
+    deflater.failures = failures
+    for _ in range(failures):
+        with pytest.raises(MemoryError):
+            box.send(TEXT, lines[1])
+    for line in lines[2:]:
+        box.send(TEXT, line)
+    inflater = Inflater(Agreement())
+    seen = Frames(bytes(sock.taken))
+    assert [b"".join(inflater.inflate(payload, True)) for _, payload in seen.whole] == [lines[0], *lines[2:]]
+    assert box.pending() == 0
+
+
 def test_progress_counts_the_writes_that_emptied_some_of_the_queue() -> None:
     sock = Narrow()
     box = outbox(sock)
