@@ -39,6 +39,7 @@ class Job:
     count: int  # messages, connections or imports in one round
     payload: str = "text"
     size: int = 32  # bytes of a message
+    piece: int = 0  # bytes of a fragment; 0: messages are not fragmented
     connections: int = 1
     slow: int = 1  # by what the count is divided for websocket-client, so that it ends in time
     needs: frozenset[str] = field(default=frozenset())
@@ -132,6 +133,7 @@ JOBS = {
         _receive("1M_text", "1 MiB, text", "text", MIB, 300, 100, quick=True),
         _receive("1M_utf8", "1 MiB, UTF-8", "utf8", MIB, 150, 50, quick=True),
         _receive("1M_bin", "1 MiB, binary", "bin", MIB, 300),
+        Job("fragments", "receive", "receive", "4 MB in 64-byte fragments", 5, "bin", 4_000_000, piece=64, slow=5),
         _send("100B_text", "100 B, text", "text", 100, 50_000, quick=True),
         _send("100B_bin", "100 B, binary", "bin", 100, 50_000),
         _send("4K_utf8", "4 KiB, UTF-8", "utf8", 4 * KIB, 20_000),

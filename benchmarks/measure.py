@@ -50,7 +50,7 @@ def target(spec: Spec, job: Job) -> Target:
     deflate = "deflate" in job.needs
     count = -(-spec.count // job.connections)
     path = {
-        "receive": f"flood/{job.payload}/{job.size}/{count}",
+        "receive": f"flood/{job.payload}/{job.size}/{count}" + f"/{job.piece}" * bool(job.piece),
         "hand_over": f"flood/{job.payload}/{job.size}/{count}",
         "send": f"sink/messages/{count}" if deflate else f"sink/bytes/{count * frame_size(job)}",
     }.get(job.kind, "echo")

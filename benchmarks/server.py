@@ -2,6 +2,7 @@
 
     /echo                        answers each message with itself
     /flood/KIND/SIZE/COUNT       waits for one message, then sends COUNT of them as fast as they are taken
+    /flood/KIND/SIZE/COUNT/PIECE the same in fragments of PIECE bytes
     /sink/bytes/COUNT            swallows COUNT bytes of frames, then answers with one message
     /sink/messages/COUNT         the same for COUNT messages (whose size is not known: they are compressed)
 
@@ -45,6 +46,16 @@ def frame(first: int, payload: bytes) -> bytes:
     else:
         head = bytes([0x80 | first, 127]) + size.to_bytes(8, "big")
     return head + payload
+
+
+def fragmented(one: bytes, piece: int) -> bytes:
+    """A frame, of over 64 KiB, as a message in fragments of `piece` bytes."""
+    payload = one[10:]
+    parts = [payload[at : at + piece] for at in range(0, len(payload), piece)]
+    frames = [frame(0, part) for part in parts]
+    frames = [bytes([first[0] & 0x7F]) + first[1:] for first in frames[:-1]] + frames[-1:]
+    frames[0] = bytes([one[0] & 0x7F]) + frames[0][1:]
+    return b"".join(frames)
 
 
 def head_of(data: bytes) -> tuple[int, int] | None:
@@ -137,9 +148,12 @@ class Peer(asyncio.Protocol):
             return self.on_bytes if rest[0] == "bytes" else self.on_messages
         if name == "flood":
             kind, size, count = rest[0], int(rest[1]), int(rest[2])
-            if not (0 < size <= MAX_SIZE and 0 < count <= MAX_COUNT):
+            piece = int(rest[3]) if len(rest) > 3 else 0
+            if not (0 < size <= MAX_SIZE and 0 < count <= MAX_COUNT and (not piece or 0 < piece < 65536 <= size)):
                 raise ValueError("too much")
             one = self.frame_of(kind, size, deflate)
+            if piece:
+                one = fragmented(one, piece)
             return lambda data: self.on_go(one, count)
         raise ValueError(f"no {name}")
 

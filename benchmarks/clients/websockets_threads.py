@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter as now
+
+os.environ.setdefault("WEBSOCKETS_MAX_FRAGMENTS", "1000000")  # no limit, as with the others; read when it is imported
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
