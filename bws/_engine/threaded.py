@@ -171,6 +171,10 @@ class ThreadedEngine:
         return self._outbox.pending()
 
     def flush(self, timeout: float | None) -> bool:
+        if self._outbox.pending():
+            # An interruption at the wrong moment may have kept the socket's thread from hearing of it.
+            self._outbox.write()
+            self.wake()
         return self._outbox.wait(timeout)
 
     def wake(self) -> None:
