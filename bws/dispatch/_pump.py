@@ -181,8 +181,11 @@ class Pump:
         start = time.perf_counter()
         guarded = False
         try:
-            while self._calls:
-                owner, call = self._calls.popleft()
+            while True:
+                try:
+                    owner, call = self._calls.popleft()
+                except IndexError:  # none is left, or another thread found the loop gone
+                    break
                 if self._calls and not guarded:
                     guarded = True
                     self._rest(DIALOG)
