@@ -17,7 +17,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test fuzz browser autobahn check format types coverage bench bench-quick docs screenshots clean
+.PHONY: help run test fuzz browser autobahn check format types coverage bench bench-quick docs screenshots audit clean
 
 help:
 	@echo "make TARGET, where TARGET is one of"
@@ -66,8 +66,16 @@ docs: $(VENV)/.for-docs ## Build the documentation into docs/_build/html; a warn
 	"$(PY)" -m sphinx -E -W --keep-going -q -b html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
 
-screenshots: $(VENV)/.for-dev ## Make the pictures of the examples that the documentation shows (needs X)
+screenshots: $(VENV)/.for-dev ## Make the pictures that the documentation shows (needs X)
+	"$(PY)" docs/draw_parts.py docs/images
 	"$(PY)" -m tests.examples.pictures docs/images
+	"$(PY)" -m tests.terminal_pictures docs/images
+
+audit: $(VENV)/.for-dev ## Look for known holes: in the code with bandit, in what it needs with pip-audit (asks pypi.org)
+	"$(PY)" -m bandit --quiet --configfile pyproject.toml --recursive bws scripts
+	@mkdir -p build
+	"$(PY)" -m pip freeze --exclude-editable > build/installed.txt
+	"$(PY)" -m pip_audit --strict --no-deps --disable-pip --requirement build/installed.txt
 
 clean: ## Remove everything that make has made, .venv too
 	rm -rf "$(VENV)" tests/browser/node_modules .autobahn build dist bws.egg-info docs/_build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -117,7 +117,7 @@ def test_mypy_looks_at_every_folder_with_python_code() -> None:
     assert set(glob.glob(pattern, root_dir=ROOT)) == folders
 
 
-def test_pyproject_holds_the_build_system_and_ruff_only() -> None:
+def test_pyproject_holds_only_what_can_stand_nowhere_else() -> None:
     lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
     tables = {".".join(line.strip("[]").split(".")[:2]) for line in lines if line.startswith("[")}
-    assert tables == {"build-system", "tool.ruff"}
+    assert tables == {"build-system", "tool.ruff", "tool.bandit"}

@@ -25,7 +25,8 @@ __all__ = ["EchoServer"]
 DEFAULT_TIMEOUT = 5.0  # s, for what a test waits for
 _REACHED_AT = {
     "": "127.0.0.1",
-    "0.0.0.0": "127.0.0.1",
+    # looked for here, not listened on
+    "0.0.0.0": "127.0.0.1",  # nosec B104
     "::": "::1",
 }  # every address, and one a client can use
 
