@@ -10,8 +10,10 @@ release = bws.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 # A build needs no network: intersphinx would fetch the inventories of other projects.
 exclude_patterns = ["_build"]
+html_static_path = ["_static"]
+html_css_files = ["bws.css"]
 
-myst_enable_extensions = ["deflist"]
+myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 napoleon_google_docstring = True
