@@ -18,12 +18,16 @@ import websocket
 
 import bws
 from bws.testing import EchoServer
+from tests.dispatch.conftest import display
+
+__all__ = ["display"]  # the fixture
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PLACEHOLDER = re.compile(r"wss://echo\.example(?=/)")
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NO_RUN = re.compile(r"<!-- no-run: (.+) -->\n\Z")
+DISPLAY = re.compile(r"<!-- display: (.+) -->\n\Z")
 TIMEOUT = 30.0  # seconds for one block; all take well under one
 
 
@@ -36,6 +40,7 @@ class Block:
     code: str
     prints: str | None
     no_run: str | None
+    toolkit: str | None = None
 
     @property
     def is_tests(self) -> bool:
@@ -50,6 +55,7 @@ def blocks_of(page: Path) -> Iterator[Block]:
         if fence[1] != "python":
             continue
         before = NO_RUN.search(text, 0, fence.start())
+        window = DISPLAY.search(text, 0, fence.start())
         prints = None
         if following and following[1] == "text" and is_output(text[fence.end() : following.start()]):
             prints = following[2]
@@ -59,6 +65,7 @@ def blocks_of(page: Path) -> Iterator[Block]:
             code=fence[2],
             prints=prints,
             no_run=before[1] if before else None,
+            toolkit=window[1] if window else None,
         )
 
 
@@ -95,7 +102,13 @@ def run(block: Block, url: str, folder: Path) -> subprocess.CompletedProcess[str
 
 
 @pytest.mark.parametrize("block", RUNNABLE, ids=lambda block: f"{block.page}:{block.line}")
-def test_code_on_a_page_runs_and_prints_what_the_page_says(block: Block, server: EchoServer, tmp_path: Path) -> None:
+def test_code_on_a_page_runs_and_prints_what_the_page_says(
+    block: Block, server: EchoServer, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if block.toolkit == "tkinter":
+        request.getfixturevalue("display")
+    elif block.toolkit:
+        monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
     done = run(block, server.url, tmp_path)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     if block.prints is not None:
@@ -125,6 +138,22 @@ def test_the_migration_page_names_every_argument_of_websocket_client(function: o
     assert callable(function)
     names = [name for name in inspect.signature(function).parameters if name != "self"]
     assert [name for name in names if f"\n| `{name}` |" not in page] == []
+
+
+def test_the_migration_page_names_every_method_of_websocket_client() -> None:
+    page = (ROOT / "docs" / "howto" / "migrating.md").read_text(encoding="utf-8")
+    table = page.partition("\n### Methods and attributes\n")[2].partition("\n### ")[0]
+    names = [name for name in vars(websocket.WebSocketApp) if not name.startswith("_")]
+    assert len(names) >= 7
+    assert [name for name in names if not re.search(rf"^\| `{name}\b", table, re.MULTILINE)] == []
+
+
+def test_the_migration_page_names_every_exception_of_websocket_client() -> None:
+    page = (ROOT / "docs" / "howto" / "migrating.md").read_text(encoding="utf-8")
+    base = websocket.WebSocketException
+    names = [name for name, found in vars(websocket).items() if isinstance(found, type) and issubclass(found, base)]
+    assert len(names) >= 8
+    assert [name for name in names if f"`{name}`" not in page] == []
 
 
 def test_the_reference_has_every_public_name() -> None:
