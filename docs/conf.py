@@ -20,8 +20,12 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
+# '' is an empty string, not a quotation mark
+smartquotes = False
 # `name` in a docstring
 default_role = "code"
 
 html_theme = "furo"
+# the reference is one page, in an order of its own
+html_domain_indices = False
 html_title = f"bws {release}"
