@@ -33,6 +33,7 @@ TEXT, BINARY = 1, 2  # opcodes, RFC 6455 section 5.2
 MAX_REASON = 123  # bytes: a control frame has 125, the close code takes 2
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 section 5.6.2
+_PORT = re.compile(r"[0-9]{1,5}/?")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OURS = frozenset({"upgrade", "connection", "content-length", "transfer-encoding"})
 
@@ -75,7 +76,11 @@ def parse_url(url: str) -> Address:
         ) from None
     # 5. "If urlRecord's scheme is not ws or wss, then throw a SyntaxError."
     if record.protocol not in ("ws:", "wss:"):
-        raise DOMSyntaxError(f"url {shown} has the scheme {record.protocol[:-1]!r}; expected ws, wss, http or https")
+        # "localhost:8765" reads as the scheme "localhost"; nothing but a port is repeated
+        meant = f", as in 'ws://{record.protocol}{record.pathname}'" if _PORT.fullmatch(record.pathname) else ""
+        raise DOMSyntaxError(
+            f"url {shown} has the scheme {record.protocol[:-1]!r}; expected ws, wss, http or https{meant}"
+        )
     # 6. "If urlRecord's fragment is non-null, then throw a SyntaxError."
     href = record.href
     if "#" in href:

@@ -58,7 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except (ValueError, TypeError) as error:  # of bws.WebSocket
         return complain(error, USAGE)
-    except (ImportError, NotImplementedError, OSError) as error:
+    except ImportError as error:  # of the echo server; the extra of this program is the one to name
+        needed = f'without a URL, and with --serve, this needs: pip install "bws[cli]" ({error.__cause__ or error})'
+        return complain(ImportError(needed), NOT_CONNECTED)
+    except (NotImplementedError, OSError) as error:
         return complain(error, NOT_CONNECTED)
 
 

@@ -240,7 +240,7 @@ def test_without_the_extra_it_says_what_to_install(
     assert main(["-x", "hello"]) == 1
     out, err = capfd.readouterr()
     assert out == ""
-    assert 'pip install "bws[testing]"' in err
+    assert 'pip install "bws[cli]"' in err
 
 
 # --- the server ---
