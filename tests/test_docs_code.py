@@ -24,7 +24,8 @@ __all__ = ["display"]  # the fixture
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PLACEHOLDER = re.compile(r"wss://echo\.example(?=/)")
+# What stands on the pages for the test server; the README has a reader start one on that port.
+PLACEHOLDER = re.compile(r"(?:wss://echo\.example|ws://127\.0\.0\.1:8765)(?=/)")
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NO_RUN = re.compile(r"<!-- no-run: (.+) -->\n\Z")
 DISPLAY = re.compile(r"<!-- display: (.+) -->\n\Z")
