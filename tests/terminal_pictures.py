@@ -24,6 +24,8 @@ import pyte
 
 from bws.testing import EchoServer
 
+assert sys.platform != "win32", "there are no pseudo-terminals"
+
 COLUMNS = 72
 TIMEOUT = 30.0  # s
 PORT = 8765
