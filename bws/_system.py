@@ -97,11 +97,11 @@ class Waker:
         with self._lock:
             if self._set or self.fileno() < 0:
                 return
-            self._set = True
             if isinstance(self._write, int):
                 os.eventfd_write(self._write, 1)
             else:
                 self._write.send(b"\0")
+            self._set = True  # last: what interrupts this must not leave it set, and nothing to read
 
     def clear(self) -> None:
         """Make it unreadable again."""

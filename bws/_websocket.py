@@ -260,8 +260,7 @@ class WebSocket(EventTarget):
 
     def _close(self, code: int | None, reason: bytes) -> None:
         with self._lock:
-            before = self._state
-            self._state = step(before, Fact.CLOSE_CALLED)
+            before = self._step(Fact.CLOSE_CALLED)
             if before != CLOSED:
                 self._quiet = True
                 self._only = None
@@ -269,12 +268,24 @@ class WebSocket(EventTarget):
                 self._drop_held_messages()
         if before < CLOSING:
             self._log("close() was called")
-        if before == CONNECTING:
+        # While CLOSING as well: a signal handler that raised (Ctrl-C) may have ended the first call before it came to
+        # this, and the engine does it once only.
+        if self._aborted:
             # 3.2 "Fail the WebSocket connection and set this's ready state to CLOSING."
             self._engine.abort()
-        elif before == OPEN:
+        elif before != CLOSED:
             # 3.3 "Start the WebSocket closing handshake and set this's ready state to CLOSING."
             self._engine.close(code, reason)
+
+    def _step(self, fact: Fact) -> int:
+        """With the lock held: go on to the next state; the one before."""
+        while True:
+            before = self._state
+            after = step(before, fact)
+            # A signal handler of this very thread may have come in during that call, and closed.
+            if self._state == before:
+                self._state = after
+                return before
 
     # -- waiting (bws extensions) -----------------------------------------------------------------
 
@@ -434,7 +445,7 @@ class WebSocket(EventTarget):
         elif isinstance(fact, CloseFrame):
             # "When the WebSocket closing handshake is started ... set ready state to CLOSING."
             with self._lock:
-                before, self._state = self._state, step(self._state, Fact.CLOSE_FRAME)
+                before = self._step(Fact.CLOSE_FRAME)
             if before == OPEN:
                 self._log("the server's close frame is in")
         elif not self._muted:
@@ -443,8 +454,7 @@ class WebSocket(EventTarget):
     def _opened(self, fact: Opened) -> None:
         """https://websockets.spec.whatwg.org/#feedback-from-the-protocol, "established"."""
         with self._lock:
-            before = self._state
-            self._state = step(before, Fact.OPENED)
+            before = self._step(Fact.OPENED)
             if before == CONNECTING:
                 self._extensions, self._protocol = fact.extensions, fact.protocol
         if before == CONNECTING:
@@ -459,7 +469,7 @@ class WebSocket(EventTarget):
     def _ended(self, ending: Ending) -> None:
         """https://websockets.spec.whatwg.org/#feedback-from-the-protocol, "closed"."""
         with self._lock:
-            self._state = step(self._state, Fact.ENDED)
+            self._step(Fact.ENDED)
             verdict = self._verdict = judge(ending, aborted=self._aborted)
         self._log("code %d, reason %r, %s", verdict.code, verdict.reason, verdict.error or "clean")
         try:

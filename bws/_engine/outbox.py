@@ -126,8 +126,9 @@ class Outbox:
     def _frame(self, opcode: int, payload: bytes | memoryview, message: bool) -> None:
         key = self._key()
         size = len(payload)
-        if not message:
-            self.closed = opcode == CLOSE
+        if opcode == CLOSE:
+            self._send_close(frame(opcode, payload, key))
+        elif not message:
             self._transmit(b"", frame(opcode, payload, key), -1 if opcode == PONG else 0)
         elif self._deflater is not None and self._send_packed(self._deflater, opcode, payload, key):
             pass
@@ -135,6 +136,15 @@ class Outbox:
             self._transmit(b"", frame(opcode, payload, key), size)
         else:
             self._message(opcode, payload, key, size, 0)
+
+    def _send_close(self, data: bytes) -> None:
+        """By way of the queue: it is `closed` when the frame is sure to go, and not before, whatever interrupts."""
+        try:
+            self._queue(b"", data, 0, 0, 0)
+        finally:
+            if self._over or (self._frames and self._frames[-1].data.obj is data):
+                self.closed = True
+        self._write()
 
     def _send_packed(self, deflater: Deflater, opcode: int, payload: bytes | memoryview, key: bytes) -> bool:
         """Send a message compressed; False when that does not pay."""

@@ -130,25 +130,35 @@ class ThreadedEngine:
         try:
             return self._outbox.send(opcode, payload)
         except BaseException:
-            self._outbox.write()  # a signal handler raised: what it interrupted is brought to an end
-            if self._outbox.torn:
-                self.wake()
+            self._mend()
             raise
         finally:
             if self._outbox.waiting:
                 self.wake()
 
+    def _mend(self) -> None:
+        """A signal handler raised while something was sent: what it interrupted is brought to an end."""
+        self._outbox.write()
+        if self._outbox.torn:
+            self.wake()
+
     def ping(self, payload: bytes, callback: Callable[[float], object] | None) -> None:
         if callback is not None:
             self._pings.append((payload, callback, time.perf_counter()))
-        self._control_frame(PING, payload)
-        if self._outbox.waiting:
-            self.wake()
+        try:
+            self._control_frame(PING, payload)
+        finally:
+            if self._outbox.waiting:
+                self.wake()
 
     def _control_frame(self, opcode: int, payload: bytes) -> bool:
         if log.isEnabledFor(logging.DEBUG):
             self._log_frame(opcode, payload)
-        return self._outbox.send(opcode, payload, message=False)
+        try:
+            return self._outbox.send(opcode, payload, message=False)
+        except BaseException:
+            self._mend()
+            raise
 
     def _log_frame(self, opcode: int, payload: bytes | memoryview) -> None:
         start = brief(bytes(payload[:40])) + ("..." if len(payload) > 40 else "")
@@ -160,8 +170,10 @@ class ThreadedEngine:
         if timeout is not None and not self._outbox.closed:
             self._progress = self._outbox.progress
             self._close_due = time.monotonic() + timeout
-        self._control_frame(CLOSE, close_payload(code, reason))
-        self.wake()
+        try:
+            self._control_frame(CLOSE, close_payload(code, reason))
+        finally:
+            self.wake()
 
     def abort(self) -> None:
         self._stop = True

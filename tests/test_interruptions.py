@@ -1,0 +1,132 @@
+"""A signal handler may come in anywhere: it sends, closes or raises, and the connection is none the worse for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+import bws
+from tests.conftest import TIMEOUT
+from tests.interrupt import Interrupt, Interruption, everywhere
+from tests.wire.frames import CLOSE, Seen
+from tests.wire.server import Connection, ScriptedServer
+
+Call = Callable[[bws.WebSocket], object]
+
+
+def boom(ws: bws.WebSocket) -> None:
+    raise Interrupt
+
+
+def close(ws: bws.WebSocket) -> None:
+    ws.close(4001, "handler")
+
+
+def close_and_leave(ws: bws.WebSocket) -> None:
+    ws.close(4001, "handler")
+    raise Interrupt
+
+
+def send_and_raise(ws: bws.WebSocket) -> None:
+    ws.send("from the handler")
+    raise Interrupt
+
+
+CALLS: dict[str, Call] = {
+    "close": lambda ws: ws.close(3000, "program"),
+    "send": lambda ws: ws.send("message"),
+    "a large send": lambda ws: ws.send(b"x" * 50_000),
+    "ping": lambda ws: ws.ping(b"ping"),
+    "bufferedAmount": lambda ws: ws.bufferedAmount,
+    "flush": lambda ws: ws.flush(0),
+}
+
+
+def closes(seen: Seen) -> list[tuple[int, bytes]]:
+    """The close frames that the client sent."""
+    got = (frame.payload for frame in seen.frames if frame.opcode == CLOSE)
+    return [(int.from_bytes(payload[:2], "big"), payload[2:]) for payload in got]
+
+
+@pytest.mark.parametrize("handler", [boom, close, close_and_leave, send_and_raise])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_connection_that_a_signal_handler_interrupts_closes_cleanly_and_once(call: str, handler: Call) -> None:
+    sockets: list[bws.WebSocket] = []
+    with ScriptedServer(Connection.handshake) as server:
+
+        def scene(interruption: Interruption) -> None:
+            ws = bws.WebSocket(server.url, close_timeout=2 * TIMEOUT)
+            sockets.append(ws)
+            ends: list[tuple[int, bytes, bool]] = []
+            ws.bind("close", lambda evt: ends.append((evt.code, evt.reason.encode(), evt.wasClean)))
+            assert ws.wait_open(TIMEOUT)
+            try:
+                with interruption():
+                    CALLS[call](ws)
+            except Interrupt:
+                pass
+            ws.send("last")
+            ws.close(1000, "again")
+            assert ws.wait_closed(TIMEOUT), interruption.place
+            seen = server.results(len(sockets))[-1]
+            assert [(*one, True) for one in closes(seen)] == ends, interruption.place
+            if call != "close" and handler in (boom, send_and_raise):
+                assert (seen.messages[-1], ends) == ("last", [(1000, b"again", True)]), interruption.place
+            assert len(seen.messages) == len(set(seen.messages)), interruption.place
+
+        assert everywhere(scene, lambda: handler(sockets[-1])) > 3
+
+
+def test_closing_what_connects_can_be_interrupted_and_done_again() -> None:
+    sockets: list[bws.WebSocket] = []
+    with ScriptedServer(Connection.request) as server:
+
+        def scene(interruption: Interruption) -> None:
+            ws = bws.WebSocket(server.url)
+            sockets.append(ws)
+            seen: list[str] = []
+            ws.bind("error", lambda: seen.append("error"))
+            ws.bind("close", lambda: seen.append("close"))
+            try:
+                with interruption():
+                    ws.close()
+            except Interrupt:
+                ws.close()
+            assert ws.wait_closed(TIMEOUT), interruption.place
+            assert seen == ["error", "close"], interruption.place
+
+        assert everywhere(scene, lambda: boom(sockets[-1])) > 3
+
+
+def test_a_signal_handler_that_closes_while_open_is_delivered_sees_no_state_go_back() -> None:
+    sockets: list[bws.WebSocket] = []
+    with ScriptedServer(Connection.handshake) as server:
+
+        def scene(interruption: Interruption) -> None:
+            ready = threading.Semaphore(0)
+            work: list[Callable[[], None]] = []
+
+            def dispatch(fn: Callable[[], None]) -> None:
+                work.append(fn)
+                ready.release()
+
+            ws = bws.WebSocket(server.url, dispatch=dispatch)
+            sockets.append(ws)
+            ws.bind("close", lambda: None)
+            states: list[int] = []
+            ws.bind("open", lambda: states.append(ws.readyState))
+            assert ready.acquire(timeout=TIMEOUT)
+            with interruption():
+                work.pop(0)()
+            if interruption.place:
+                assert ws.readyState >= 2, interruption.place
+            ws.close()
+            while ws.readyState != 3:
+                assert ready.acquire(timeout=TIMEOUT), interruption.place
+                work.pop(0)()
+            assert ws.wait_closed(TIMEOUT)
+            assert states in ([], [1], [2]), interruption.place
+
+        assert everywhere(scene, lambda: close(sockets[-1])) > 3
