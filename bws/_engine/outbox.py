@@ -110,10 +110,10 @@ class Outbox:
                     if self.closed:
                         return False
                 self._frame(opcode, payload, message)
-                if self._later:
-                    self._send_later()
             finally:
                 self._busy = False
+            if self._later:
+                self.write()
         return True
 
     def _send_later(self) -> None:
@@ -168,16 +168,16 @@ class Outbox:
     def write(self) -> None:
         """The socket takes more: give it what waits."""
         with self.lock:
-            if self._busy:
-                return  # this is a signal handler's: what it interrupted goes on
-            self._busy = True
-            try:
-                self._queue_rest()
-                self._write()
-                if self._later:
+            going = not self._busy  # else this is a signal handler's, and what it interrupted goes on
+            while going:
+                self._busy = True
+                try:
+                    self._queue_rest()
                     self._send_later()
-            finally:
-                self._busy = False
+                    self._write()
+                finally:
+                    self._busy = False
+                going = bool(self._later)
             if self._sock is None or not self._pending():
                 self._notify()
 
@@ -213,6 +213,7 @@ class Outbox:
         self.lock = threading.RLock()
         self._drained = None
         self.close()
+        self._later.clear()
         self._lost = 0
 
     # -- with the lock held -----------------------------------------------------------------------

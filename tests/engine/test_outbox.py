@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bws._engine import outbox as outbox_module
 from bws._engine.deflate import Agreement, Deflater, Inflater
 from bws._engine.frames import CLOSE, PING, PONG
 from bws._engine.outbox import WOULD_BLOCK, Outbox
@@ -339,6 +342,91 @@ def test_no_message_refers_to_one_that_was_compressed_and_not_sent(failures: int
     seen = Frames(bytes(sock.taken))
     assert [b"".join(inflater.inflate(payload, True)) for _, payload in seen.whole] == [lines[0], *lines[2:]]
     assert box.pending() == 0
+
+
+class Signal:
+    """Calls `handler` once, after so many points of the outbox's code at which Python may run signal handlers.
+
+    Such are the beginning of a function and the return of C code, and where nothing is raised a call of C code stands
+    for the making of its arguments.
+    """
+
+    def __init__(self, points: int, handler: Callable[[], object], *more: str) -> None:
+        self.points, self.came = points, False
+        self._handler, self._events = handler, ("call", "c_return", *more)
+
+    def __enter__(self) -> Signal:
+        sys.setprofile(self._look)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        sys.setprofile(None)
+
+    def _look(self, code: FrameType, event: str, arg: object) -> None:
+        if event in self._events and code.f_code.co_filename == outbox_module.__file__ and not self.came:
+            self.points -= 1
+            if self.points < 0:
+                self.came = True
+                self._handler()
+
+
+SIZES = (5, 100, 20_000)  # bytes: in one piece with the header, and not
+ROOMS = (0, 3, 7, 1 << 20)  # bytes that a socket takes at once
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_signal_handler_may_look_and_send_at_any_point(size: int, room: int) -> None:
+    for points in range(1000):
+        sock = Narrow(room)
+        box = outbox(sock)
+
+        def handler(box: Outbox = box) -> None:
+            assert 0 <= box.pending() <= size
+            box.send(TEXT, b"handler")
+            assert box.wait(0) == (not box.pending())
+
+        with Signal(points, handler, "c_call") as signal:
+            box.send(TEXT, b"x" * size)
+            sock.room += 10
+            box.write()
+        sock.room = 1 << 20
+        box.write()
+        sent = sorted(payload for _, payload in frames(sock))
+        assert sent == [b"handler", b"x" * size][not signal.came :], f"a signal at point {points}"
+        assert (box.pending(), box.waiting) == (0, False)
+        if not signal.came:
+            break
+    assert 5 < points < 999
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_signal_handler_may_send_and_raise_at_any_point(size: int, room: int) -> None:
+    def handler() -> None:
+        box.send(TEXT, b"handler")
+        raise KeyboardInterrupt
+
+    for points in range(1000):
+        sock = Narrow(room)
+        box = outbox(sock)
+        with Signal(points, handler) as signal:
+            try:
+                box.send(TEXT, b"x" * size)
+            except KeyboardInterrupt:
+                box.write()
+        box.send(CLOSE, b"", message=False)
+        sock.room = 1 << 20
+        box.write()
+        sent = [payload for _, payload in frames(sock)]
+        assert sent.pop() == b"", f"a signal at point {points}"
+        assert sent.count(b"handler") == signal.came, f"a signal at point {points}"
+        assert sent.count(b"x" * size) <= 1, f"a signal at point {points}"
+        assert len(sent) == len(set(sent))
+        assert (box.pending(), box.waiting) == (0, False)
+        if not signal.came:
+            break
+    assert 5 < points < 999
 
 
 def test_progress_counts_the_writes_that_emptied_some_of_the_queue() -> None:
