@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["tk"]
 
 POLL = (1.0, 16.0, 100.0)  # ms between two looks: when something has come, when nothing comes, when nobody is there
-
 _number = itertools.count(1)
 _adapters: weakref.WeakKeyDictionary[tkinter.Misc, TkAdapter] = weakref.WeakKeyDictionary()
 _pumps: weakref.WeakKeyDictionary[tkinter.Misc, TkPump] = weakref.WeakKeyDictionary()  # one an interpreter
+_kept: list[TkPump] = []  # see TkPump.release
 
 
 def tk(widget: tkinter.Misc) -> Adapter:
@@ -52,6 +52,9 @@ def tk(widget: tkinter.Misc) -> Adapter:
     try:
         # Tk itself answers another thread only when its loop runs, and late; this one looks at the thread first.
         widget.tk.createtimerhandler(0, _nothing).deletetimerhandler()
+        if threading.current_thread() is threading.main_thread():
+            for pump in [pump for pump in _kept if pump.closed and pump.idle()]:
+                pump.release()
         adapter = _adapters.get(widget)
         if adapter is None or adapter.gone:
             adapter = _adapters[widget] = TkAdapter(widget)
@@ -122,6 +125,12 @@ class TkPump(Pump):
         self._pause = POLL[0]
         self._waker: Waker | None = None
         _when_destroyed(root, self.close)
+        # The last reference to the window may be a socket's, in a handler, and be dropped on the network's thread. Tcl
+        # aborts the process when its interpreter ends on another thread than its own: so it keeps itself alive.
+        self._keeps_itself = f"bws_keep_{next(_number)}"
+        self._interp.createcommand(self._keeps_itself, self._interp.quit)
+        if threading.current_thread() is threading.main_thread():
+            _kept.append(self)
         if polling or not hasattr(self._interp, "createfilehandler"):  # Windows
             self._poll()
             return
@@ -169,6 +178,11 @@ class TkPump(Pump):
             self._timer.deletetimerhandler()
         if not self.closed:
             self._timer = self._interp.createtimerhandler(int(milliseconds), call)
+
+    def release(self) -> None:
+        """Let the interpreter end with its last reference; on its thread, when no socket is left that has one."""
+        _kept.remove(self)
+        self._interp.deletecommand(self._keeps_itself)
 
     def close(self) -> None:
         waker, self._waker = self._waker, None

@@ -231,3 +231,30 @@ def test_a_second_root_is_served_as_well(loop: str) -> None:
         assert seen == ["open"]
         """,
     )
+
+
+def test_the_last_reference_to_a_window_may_be_dropped_on_another_thread(loop: str) -> None:
+    """As by the network's thread. Tcl aborts the process when its interpreter ends on a thread that is not its own."""
+    with EchoServer() as server:
+        run(
+            loop,
+            """
+            def window():
+                other = tkinter.Tk()
+                ws = bws.WebSocket(sys.argv[1], dispatch=bws.dispatch.tk(other))
+                ws.bind("open", lambda: other.after(1, other.destroy))
+                other.wait_window()
+                assert ws.wait_closed(20)
+                return [ws]
+
+            for _ in range(3):
+                sockets = window()
+                thread = threading.Thread(target=lambda: (sockets.clear(), gc.collect()))
+                thread.start()
+                thread.join()
+            ended = [pump for pump in sys.modules["bws.dispatch.tk"]._kept if pump.closed]
+            assert len(ended) == 1, "a new window lets go of the ones before"
+            root.destroy()
+            """,
+            server.url,
+        )
