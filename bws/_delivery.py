@@ -128,6 +128,7 @@ class Dispatched:
         "_current",
         "_dispatch",
         "_gone",
+        "_handing",
         "_inside",
         "_lock",
         "_ref",
@@ -147,6 +148,7 @@ class Dispatched:
         self._scheduled = False
         self._gone = False
         self._thread: int | None = None
+        self._handing: int | None = None  # the thread that is in `dispatch`
         self._inside: int | None = None  # the thread that is in _drain
         self._again = False  # _drain was called while a thread was in it
         tell_when_gone = getattr(dispatch, "tell_when_gone", None)  # the adapters of bws.dispatch
@@ -187,7 +189,11 @@ class Dispatched:
         """Hand the drain to `dispatch`; `patient`: wait here when its queue is full."""
         while not self._gone:
             try:
-                self._dispatch(self._drain)
+                self._handing = threading.get_ident()
+                try:
+                    self._dispatch(self._drain)
+                finally:
+                    self._handing = None
                 return
             except queue.Full:
                 if not patient:
@@ -239,7 +245,9 @@ class Dispatched:
                 # Or by another one, as the loop went away meanwhile: one takes what is left.
                 self._again = True
                 return
-            self._inside = self._thread = threading.get_ident()
+            self._inside = threading.get_ident()
+            # A dispatch that runs what it is given at once has no thread of its own to run handlers on.
+            self._thread = None if self._handing == self._inside else self._inside
         leaving: BaseException | None = None
         going = True
         while going:

@@ -149,6 +149,28 @@ def test_a_full_queue_delays_events_and_loses_none() -> None:
         assert ws.wait_closed(TIMEOUT)
 
 
+def test_a_dispatch_that_runs_at_once_lets_the_thread_wait_that_bound_a_handler_late() -> None:
+    """What was held is delivered where it is bound, which is not where handlers run from then on."""
+    arrived = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake(then=frame(PING, "read"))
+        c.read_until(PONG)
+        arrived.set()
+
+    with ScriptedServer(script) as server:
+        ws = bws.WebSocket(server.url, dispatch=lambda call: call())
+        assert arrived.wait(TIMEOUT)
+        while ws.readyState != ws.OPEN:
+            threading.Event().wait(0.001)
+        threads: list[int] = []
+        ws.bind("open", lambda: threads.append(threading.get_ident()))
+        assert threads == [threading.get_ident()]
+        assert ws.wait_open(TIMEOUT)
+        ws.close()
+        assert ws.wait_closed(TIMEOUT)
+
+
 def test_system_exit_goes_to_the_programs_loop_and_later_events_still_come() -> None:
     calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
     with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "hello") + close_frame())) as server:
