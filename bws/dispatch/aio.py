@@ -101,7 +101,7 @@ class LoopPump(Pump):
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         super().__init__()
-        self._timer: TimerHandle | None = None
+        self._timer: TimerHandle | None = None  # while there is one: it refers to the loop
         self.loop = weakref.ref(loop)  # weak, as it is what this object is found by
         loop.call_soon_threadsafe(self._begin, _Guest(self))
 
@@ -124,8 +124,17 @@ class LoopPump(Pump):
             self._timer = loop.call_later(seconds, self.rested)
 
     def _stop_rest(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def rested(self) -> None:
+        self._timer = None
+        super().rested()
+
+    def close(self) -> None:
+        self._timer = None  # the loop has dropped it
+        super().close()
 
 
 class _Guest:

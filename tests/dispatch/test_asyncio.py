@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
+import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -87,6 +90,38 @@ def test_a_loop_that_is_closed_before_it_ever_ran_closes_the_socket(new_loop: An
         loop.close()
         assert ws.wait_closed(TIMEOUT)
         assert ws.readyState == 3
+
+
+def test_a_loop_that_is_over_is_let_go_of(new_loop: Any) -> None:
+    """Also when the pump had to rest: the timer of that refers to the loop."""
+    count = 20
+
+    async def main() -> None:
+        done = asyncio.Event()
+        ws = bws.WebSocket(server.url, dispatch=bws.dispatch.asyncio())
+
+        def on_open() -> None:
+            for n in range(count):
+                ws.send(str(n))
+
+        def on_message(evt: bws.MessageEvent) -> None:
+            time.sleep(0.004)  # more than a turn of the loop may take, with them all
+            if evt.data == str(count - 1):
+                ws.close()
+
+        ws.bind("open", on_open)
+        ws.bind("message", on_message)
+        ws.bind("close", done.set)
+        await done.wait()
+
+    with EchoServer() as server:
+        loop = new_loop()
+        loop.run_until_complete(asyncio.wait_for(main(), TIMEOUT))
+        loop.close()
+    ref = weakref.ref(loop)
+    del loop
+    gc.collect()
+    assert ref() is None
 
 
 def test_handlers_see_the_context_of_the_one_who_made_the_adapter() -> None:
