@@ -154,6 +154,16 @@ def test_what_clients_close_with_is_kept_in_order(echo_server: EchoServer) -> No
     assert echo_server.closes == [(1000, ""), (4002, "enough"), (1006, "")]
 
 
+def test_a_close_frame_right_behind_many_messages_ends_the_connection_without_delay(echo_server: EchoServer) -> None:
+    message, close = b"\x81\x81\x00\x00\x00\x00x", b"\x88\x82\x00\x00\x00\x00\x03\xe9"
+    with plain_socket(echo_server) as sock:
+        sock.sendall(message * 100 + close)
+        assert reads_to_the_end(sock)
+    # Otherwise after 10 s, the close_timeout of websockets.
+    assert echo_server.next_close(8) == (1001, "")
+    assert echo_server.messages == ["x"] * 100
+
+
 def test_next_close_times_out_while_the_client_stays(echo_server: EchoServer) -> None:
     with connect(echo_server.url), pytest.raises(TimeoutError, match="no further end of a connection within"):
         echo_server.next_close(0.05)
