@@ -74,8 +74,8 @@ def connect(host: str, port: int, patience: Patience) -> socket.socket:
                 trying[sock] = selector.register(sock, selectors.EVENT_WRITE)
             winner = _first_connected(selector, trying, errors, patience, STAGGER if infos else None)
             if winner is not None:
+                tune(winner)  # macOS refuses when the peer has gone already
                 del trying[winner]
-                tune(winner)
                 return winner
         raise explained(errors[0], f"no connection to {where}")
     finally:
