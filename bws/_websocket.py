@@ -296,7 +296,8 @@ class WebSocket(EventTarget):
             timeout: Seconds, 0 to only look, or None to wait for as long as the connection lasts.
 
         Returns:
-            False when the time is up, or the connection ended with something unsent.
+            False when the time is up, or the connection ended with something unsent; also at once in a signal
+            handler that has interrupted `send`, which has to go on first.
 
         Raises:
             TypeError: `timeout` is not a number.
@@ -331,7 +332,8 @@ class WebSocket(EventTarget):
             timeout: Seconds, 0 to only look, or None for no limit.
 
         Returns:
-            False when the time is up.
+            False when the time is up, or at once in a signal handler that has interrupted `send`, which has to go on
+            first.
 
         Raises:
             RuntimeError: Called on the thread that runs the handlers, where it would wait for ever.
@@ -377,6 +379,8 @@ class WebSocket(EventTarget):
 
     def _wait(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
         with self._lock:
+            if self._engine.interrupted():
+                return predicate()  # the connection goes on when the signal handler has returned
             if self._changed is None:
                 self._changed = threading.Condition(self._lock)
             return wait_for(self._changed, predicate, timeout)

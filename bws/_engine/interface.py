@@ -72,6 +72,9 @@ class Engine(Protocol):
     def flush(self, timeout: float | None) -> bool:
         """Wait until `buffered` is 0; False when the time is up or the connection over before."""
 
+    def interrupted(self) -> bool:
+        """Whether the caller is a signal handler that came while its own thread was in `send`."""
+
     def wake(self) -> None:
         """Have `Listener.woken` called, and congestion looked at again."""
 

@@ -200,6 +200,15 @@ class Outbox:
             wait_for(self._drained, lambda: not self._pending() or (self._sock is None and self.closed), timeout)
             return not self._pending()
 
+    def interrupted(self) -> bool:
+        """Whether the caller is a signal handler that came while its own thread was sending."""
+        if not self.lock.acquire(blocking=False):
+            return False  # another thread is sending
+        try:
+            return self._busy
+        finally:
+            self.lock.release()
+
     def close(self) -> None:
         """Nothing more is sent; `pending` tells what was not."""
         with self.lock:

@@ -189,6 +189,9 @@ class ThreadedEngine:
             self.wake()
         return self._outbox.wait(timeout)
 
+    def interrupted(self) -> bool:
+        return self._outbox.interrupted()
+
     def wake(self) -> None:
         if threading.get_ident() != self._thread.ident:
             self._waker.wake()

@@ -429,6 +429,22 @@ def test_a_signal_handler_may_send_and_raise_at_any_point(size: int, room: int) 
     assert 5 < points < 999
 
 
+def test_a_signal_handler_can_tell_that_it_has_interrupted_sending() -> None:
+    told: list[bool] = []
+
+    def handler() -> None:
+        told.append(box.interrupted())
+        thread = threading.Thread(target=lambda: told.append(box.interrupted()))
+        thread.start()
+        thread.join(TIMEOUT)
+
+    box = outbox(Interrupted(1000, handler))
+    assert not box.interrupted()
+    box.send(TEXT, b"outer")
+    assert told == [True, False]
+    assert not box.interrupted()
+
+
 def test_progress_counts_the_writes_that_emptied_some_of_the_queue() -> None:
     sock = Narrow()
     box = outbox(sock)

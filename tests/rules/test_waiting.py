@@ -12,6 +12,7 @@ import pytest
 
 import bws
 from tests.conftest import TIMEOUT, Mode, Play, Recorder
+from tests.engine.test_outbox import Signal
 from tests.wire.frames import TEXT, close_frame, frame, http
 from tests.wire.server import Connection, ScriptedServer
 
@@ -195,3 +196,21 @@ def test_ctrl_c_interrupts_what_waits(mode: Mode, method: str, timeout: float | 
         ws.close()
         reads.set()
         assert ws.wait_closed(TIMEOUT)
+
+
+def test_waiting_in_a_signal_handler_that_interrupted_send_returns_at_once() -> None:
+    """The frame that was interrupted, and the close frame behind it, go out when the handler has returned."""
+    results: list[bool] = []
+
+    def handler() -> None:
+        ws.close()
+        results.append(ws.wait_closed())
+
+    with ScriptedServer(lambda c: c.handshake()) as server:
+        ws = bws.WebSocket(server.url)
+        assert ws.wait_open(TIMEOUT)
+        with Signal(3, handler):
+            ws.send("x")
+        assert results == [False]
+        assert ws.wait_closed(TIMEOUT)
+        assert server.result().messages == ["x"]
