@@ -63,6 +63,15 @@ def _application() -> tuple[str, Any, Any]:
 class QtAdapter(Adapter):
     """Runs handlers on the GUI thread."""
 
+    _pump: QtPump
+
+    @property
+    def thread_ident(self) -> int | None:
+        """The GUI thread; known from the start, also when another thread made the adapter."""
+        if self._pump.thread_ident is None and self._pump.lives_here():
+            self._pump.thread_ident = threading.get_ident()
+        return self._pump.thread_ident
+
     def report_exception(self, exc: BaseException) -> None:
         sys.excepthook(type(exc), exc, exc.__traceback__)
 
@@ -76,9 +85,14 @@ class QtPump(Pump):
         self._invoke = QtCore.QMetaObject.invokeMethod
         self._queued = QtCore.Qt.ConnectionType.QueuedConnection
         self._closing_down = QtCore.QCoreApplication.closingDown
-        if QtCore.QThread.currentThread() == app.thread():
-            self.thread_ident = threading.get_ident()
+        self._current_thread = QtCore.QThread.currentThread
         self._bridge = _bridge_class(QtCore)(self, app)
+        if self.lives_here():
+            self.thread_ident = threading.get_ident()
+
+    def lives_here(self) -> bool:
+        """Whether the caller runs on the GUI thread."""
+        return bool(self._current_thread() == self._bridge.thread())
 
     def _wake(self) -> None:
         if self._closing_down():

@@ -119,6 +119,34 @@ def test_it_may_be_made_on_another_thread(binding: str) -> None:
     )
 
 
+def test_waiting_is_refused_before_the_first_event_also_when_another_thread_made_the_adapter(binding: str) -> None:
+    run(
+        binding,
+        """
+        def connect():
+            global ws
+            ws = bws.WebSocket(server.url, dispatch=bws.dispatch.qt())
+
+        def refused(wait):
+            try:
+                wait(20)
+            except RuntimeError as exc:
+                return "could not happen" in str(exc)
+
+        with EchoServer() as server:
+            thread = threading.Thread(target=connect)
+            thread.start()
+            thread.join(20)
+            assert refused(ws.wait_open)
+            assert refused(ws.wait_closed)
+            thread = threading.Thread(target=ws.wait_open, args=(20,))
+            thread.start()
+            wait_for(lambda: app.processEvents() or not thread.is_alive())
+            assert ws.readyState == 1
+        """,
+    )
+
+
 def test_a_dialog_in_a_handler_does_not_stop_the_other_sockets(binding: str) -> None:
     run(
         binding,
