@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["tk"]
 
 POLL = (1.0, 16.0, 100.0)  # ms between two looks: when something has come, when nothing comes, when nobody is there
+SELECTABLE = 1024  # FD_SETSIZE: Tcl waits with select(), and a descriptor from here on ends the process
+
 _number = itertools.count(1)
 _adapters: weakref.WeakKeyDictionary[tkinter.Misc, TkAdapter] = weakref.WeakKeyDictionary()
 _pumps: weakref.WeakKeyDictionary[tkinter.Misc, TkPump] = weakref.WeakKeyDictionary()  # one an interpreter
@@ -137,6 +139,10 @@ class TkPump(Pump):
         waker = Waker()
         if waker.error is not None:
             raise waker.error
+        if waker.fileno() >= SELECTABLE:
+            waker.close()
+            self._poll()
+            return
         self._waker = waker
         self._interp.createfilehandler(waker.fileno(), tkinter.READABLE, self._readable)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from bws.testing import EchoServer
@@ -258,3 +260,24 @@ def test_the_last_reference_to_a_window_may_be_dropped_on_another_thread(loop: s
             """,
             server.url,
         )
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limits of this kind")
+def test_a_program_with_more_descriptors_than_tcl_can_wait_for_is_served_as_well() -> None:
+    run(
+        "tk",
+        """
+        import resource
+        root.update()       # Tcl itself wants low ones
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2000, most))
+        many = [os.dup(0) for _ in range(1100)]
+        seen = []
+        with EchoServer() as server:
+            ws = bws.WebSocket(server.url, dispatch=bws.dispatch.tk(root))
+            ws.bind("open", lambda: (seen.append("open"), ws.close()))
+            ws.bind("close", lambda: (seen.append("close"), quit()))
+            root.mainloop()
+            assert ws.wait_closed(20)
+        assert max(many) > 1024
+        assert seen == ["open", "close"], seen
+        """,
+    )
