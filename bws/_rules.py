@@ -8,6 +8,7 @@ import re
 import ssl as _ssl
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from types import FunctionType
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
@@ -216,6 +217,9 @@ def check_dispatch(dispatch: object) -> Callable[[Callable[[], None]], object] |
     """A callable that takes a zero-argument callable, or None."""
     if dispatch is None:
         return None
+    if isinstance(dispatch, (FunctionType, type)) and dispatch.__module__.startswith("bws.dispatch."):
+        # They take one argument too, and would refuse each call: nothing but a socket that closes would be seen.
+        raise TypeError(f"dispatch must be what bws.dispatch.{dispatch.__name__}(...) returns; the call is missing")
     good = callable(dispatch)
     if callable(dispatch):
         import inspect  # loads slowly
