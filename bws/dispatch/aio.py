@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["asyncio"]
 
-FOREVER = 100 * 365 * 86_400.0  # s
+DAY = 86_400.0  # s; a loop on Qt takes no timer of 25 days
 
 _lock = threading.Lock()  # guards the dictionary
 _pumps: weakref.WeakKeyDictionary[AbstractEventLoop, LoopPump] = weakref.WeakKeyDictionary()
@@ -103,17 +103,17 @@ class LoopPump(Pump):
         super().__init__()
         self._timer: TimerHandle | None = None  # while there is one: it refers to the loop
         self.loop = weakref.ref(loop)  # weak, as it is what this object is found by
-        loop.call_soon_threadsafe(self._begin, _Guest(self))
+        loop.call_soon_threadsafe(self._keep, _Guest(self))
 
-    def _begin(self, guest: _Guest) -> None:
+    def _keep(self, guest: _Guest) -> None:
         self.thread_ident = threading.get_ident()
         loop = self.loop()
         if loop is not None:
-            loop.call_later(FOREVER, _nothing, guest)
+            loop.call_later(DAY, self._keep, guest)
 
     def _wake(self) -> None:
         loop = self.loop()
-        if loop is None:
+        if loop is None or loop.is_closed():  # qasync's loop itself says nothing when it is closed
             raise RuntimeError("the loop is gone")
         loop.call_soon_threadsafe(self.woken)
 
@@ -151,6 +151,3 @@ class _Guest:
         # threading.Thread takes a lock itself when it starts.
         with contextlib.suppress(RuntimeError):  # the interpreter exits, which closes the sockets as well
             _thread.start_new_thread(self._pump.close, ())
-
-
-def _nothing(guest: _Guest) -> None: ...

@@ -122,6 +122,29 @@ def test_a_loop_that_is_over_is_let_go_of(new_loop: Any) -> None:
     del loop
     gc.collect()
     assert ref() is None
+class LoopOnQt(asyncio.SelectorEventLoop):
+    """As qasync's, which hands each delay to Qt: an int of 32 bits in ms."""
+
+    def call_later(self, delay: float, *args: Any, **more: Any) -> asyncio.TimerHandle:  # type: ignore[override]
+        if delay * 1000 >= 1 << 31:
+            raise OverflowError
+        return super().call_later(delay, *args, **more)
+
+
+def test_a_loop_that_takes_no_long_timers_will_do() -> None:
+    async def main() -> None:
+        closed = asyncio.Event()
+        ws = bws.WebSocket(server.url, dispatch=bws.dispatch.asyncio())
+        ws.bind("open", lambda: ws.close())
+        ws.bind("close", closed.set)
+        await asyncio.wait_for(closed.wait(), TIMEOUT)
+
+    loop, reported = LoopOnQt(), []
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+    with EchoServer() as server:
+        loop.run_until_complete(main())
+        loop.close()
+    assert reported == []
 
 
 def test_handlers_see_the_context_of_the_one_who_made_the_adapter() -> None:
