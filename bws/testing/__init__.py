@@ -11,7 +11,8 @@ The server comes with the extra ``pip install "bws[testing]"``; ``import bws.tes
 Fixtures for pytest are in ``bws.testing.pytest_plugin``.
 """
 
+from .controls import Client, Route
 from .echo_server import EchoServer
 from .record import Record, record
 
-__all__ = ["EchoServer", "Record", "record"]
+__all__ = ["Client", "EchoServer", "Record", "Route", "record"]

@@ -13,7 +13,6 @@ import struct
 import sys
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -29,6 +28,9 @@ from websockets.frames import Close
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.typing import Subprotocol
+
+from ._connection import Connection
+from ._ledger import Ledger
 
 T = TypeVar("T")
 
@@ -52,70 +54,6 @@ class Behaviour:
     compression: bool
     echo: bool
     keep_messages: bool
-
-
-class Ledger:
-    """What the clients did. Written on the loop's thread, read from any other.
-
-    ``changed`` guards all of it and is notified after each change.
-    """
-
-    def __init__(self) -> None:
-        self.changed = threading.Condition()
-        self.messages: list[str | bytes] = []
-        self.unread: deque[str | bytes] = deque()  # those that no next_message() has returned
-        self.closes: list[tuple[int, str]] = []
-        self.unread_closes: deque[tuple[int, str]] = deque()
-        self.connections: list[ServerConnection] = []
-        self.request: Request | None = None
-        self.refusal: Response | None = None
-
-    def arrived(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Note a handshake; returns the refusal that it is to be answered with, if any."""
-        with self.changed:
-            self.request = request
-            self.connections = [*self.alive(), connection]
-            self.changed.notify_all()
-            return self.refusal
-
-    def opened(self) -> None:
-        """The handshake is done, which only ``websockets`` notes, in the connection's state."""
-        with self.changed:
-            self.changed.notify_all()
-
-    def received(self, message: str | bytes) -> None:
-        with self.changed:
-            self.messages.append(message)
-            self.unread.append(message)
-            self.changed.notify_all()
-
-    def ended(self, connection: ServerConnection) -> None:
-        protocol = connection.protocol  # websockets 14.0 has the two only there
-        close = (int(protocol.close_code or 1006), protocol.close_reason or "")
-        with self.changed:
-            self.closes.append(close)
-            self.unread_closes.append(close)
-            self.changed.notify_all()
-
-    def alive(self, state: State | None = None) -> list[ServerConnection]:
-        """The connections in that state, or in any but CLOSED; call it with ``changed`` held."""
-        return [c for c in self.connections if (c.state is not State.CLOSED if state is None else c.state is state)]
-
-    def next_of(self, waiting: deque[T], timeout: float, what: str) -> T:
-        with self.changed:
-            if not self.changed.wait_for(lambda: waiting, timeout):
-                raise TimeoutError(
-                    f"no further {what} within {timeout:g} s; so far {len(self.messages)} messages were received "
-                    f"and {len(self.closes)} connections ended"
-                )
-            return waiting.popleft()
-
-    def clients(self, timeout: float, state: State | None = State.OPEN) -> list[ServerConnection]:
-        """The connections in that state; waits for the first one when there is none."""
-        with self.changed:
-            if not self.changed.wait_for(lambda: self.alive(state), timeout):
-                raise TimeoutError(f"no client connected within {timeout:g} s")
-            return self.alive(state)
 
 
 class Wire:
@@ -142,8 +80,6 @@ class Wire:
         self._loop.set_debug(False)  # python -X dev would report slow callbacks on stderr
         # These belong to the loop's thread.
         self._stop_asked = asyncio.Event()
-        self._flowing = asyncio.Event()  # not set while stalled
-        self._flowing.set()
         self._closing: set[asyncio.Task[None]] = set()  # the loop itself has only weak references to tasks
         self._started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name=f"EchoServer :{self.port}", daemon=True)
@@ -172,10 +108,10 @@ class Wire:
 
     # --- asked for by tests ---
 
-    def send(self, clients: Sequence[ServerConnection], data: str | bytes) -> None:
+    def send(self, clients: Sequence[Connection], data: str | bytes) -> None:
         self.call(lambda: broadcast(clients, data))
 
-    def close(self, clients: Sequence[ServerConnection], code: int | None, reason: str) -> None:
+    def close(self, clients: Sequence[Connection], code: int | None, reason: str) -> None:
         def begin() -> None:
             for client in clients:
                 # None, an empty frame, is not in the signature of close() but in that of send_close() behind it
@@ -185,7 +121,7 @@ class Wire:
 
         self.call(begin)
 
-    def drop(self, clients: Sequence[ServerConnection]) -> None:
+    def drop(self, clients: Sequence[Connection]) -> None:
         def reset() -> None:
             for client in clients:
                 with suppress(OSError):  # the client was faster
@@ -194,21 +130,21 @@ class Wire:
 
         self.call(reset)
 
-    def stall(self) -> None:
-        def pause() -> None:
-            self._flowing.clear()
-            for connection in self._connections(State.OPEN):
-                connection.transport.pause_reading()
+    def send_raw(self, clients: Sequence[Connection], data: bytes) -> None:
+        def write() -> None:
+            for client in clients:
+                client.transport.write(data)
 
-        self.call(pause)
+        self.call(write)
 
-    def resume(self) -> None:
-        def go_on() -> None:
-            self._flowing.set()
-            for connection in self._connections(State.OPEN):
-                connection.transport.resume_reading()
+    def obey(self) -> None:
+        """The rules have changed."""
 
-        self.call(go_on)
+        def tell_all() -> None:
+            for connection in self._connections():
+                connection.obey(*self._ledger.orders_for(connection))
+
+        self.call(tell_all)
 
     # --- on the loop's thread ---
 
@@ -234,6 +170,7 @@ class Wire:
             select_subprotocol=self._select_subprotocol,
             compression="deflate" if behaviour.compression else None,
             process_request=self._handshake,
+            create_connection=Connection,
             # A test server sends and ends nothing by itself, and takes everything.
             open_timeout=None,
             ping_interval=None,
@@ -245,8 +182,10 @@ class Wire:
         await self._say_goodbye(server)
 
     async def _handshake(self, connection: ServerConnection, request: Request) -> Response | None:
+        assert isinstance(connection, Connection)
         refusal = self._ledger.arrived(connection, request)
-        await self._flowing.wait()
+        connection.obey(*self._ledger.orders_for(connection))
+        await connection.flowing.wait()
         # A copy: websockets adds its own headers to it.
         return refusal and Response(refusal.status_code, refusal.reason_phrase, refusal.headers.copy(), refusal.body)
 
@@ -255,34 +194,41 @@ class Wire:
         return next((Subprotocol(known) for known in self._behaviour.subprotocols if known in offered), None)
 
     async def _handle(self, connection: ServerConnection) -> None:
-        self._ledger.opened()
-        if not self._flowing.is_set():
-            connection.transport.pause_reading()
+        assert isinstance(connection, Connection)
+        keep = self._behaviour.keep_messages
+        self._ledger.opened(connection, keep=keep)
+        # What was asked for during the handshake counts from here for reading, too.
+        connection.obey(*self._ledger.orders_for(connection))
         try:
             while True:
-                await self._flowing.wait()
+                await connection.flowing.wait()
                 message = await connection.recv()
                 if self._behaviour.keep_messages:
                     self._ledger.received(message)
                 await self._flowing.wait()
                 # While it is closing send() would wait for the end of TCP, which is not read behind unread messages.
                 if self._behaviour.echo and connection.state is State.OPEN:
+                if keep:
+                    self._ledger.received(connection, message)
+                await connection.flowing.wait()
+                if self._behaviour.echo:
                     await connection.send(message)
         except ConnectionClosed:
             pass
         finally:
-            if self._behaviour.keep_messages:
-                self._ledger.ended(connection)
+            self._ledger.ended(connection, keep=keep)
 
-    def _connections(self, state: State | None = None) -> list[ServerConnection]:
+    def _connections(self) -> list[Connection]:
         with self._ledger.changed:
-            return self._ledger.alive(state)
+            return self._ledger.alive()
 
     async def _say_goodbye(self, server: Server) -> None:
         """Close everything: politely for ``GOODBYE`` seconds, then by force."""
-        polite = self._connections() if self._flowing.is_set() else []
-        self._cut_off([c for c in polite if c.state in (State.OPEN, State.CLOSING)])
-        self._flowing.set()  # the handlers of those that are cut off end
+        connections = self._connections()
+        polite = [c for c in connections if c.flowing.is_set() and c.state in (State.OPEN, State.CLOSING)]
+        self._cut_off(polite)
+        for connection in connections:
+            connection.flowing.set()  # the handlers of those that are cut off end
         # asyncio loses a connection that is accepted already while its transport is made after close()
         self._loop.remove_reader(self._listener)
         await asyncio.sleep(0)
@@ -295,7 +241,7 @@ class Wire:
             await asyncio.sleep(0.001)
         await asyncio.wait([closed], timeout=GOODBYE)
 
-    def _cut_off(self, spared: list[ServerConnection]) -> None:
+    def _cut_off(self, spared: list[Connection]) -> None:
         """End all connections but those, also the ones that have not sent a request yet."""
         for connection in self._connections():
             if connection not in spared:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib
 import ssl
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from .controls import DEFAULT_TIMEOUT, Client, Route, Scope
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EchoServer"]
 
-DEFAULT_TIMEOUT = 5.0  # s, for what a test waits for
 _REACHED_AT = {
     "": "127.0.0.1",
     # looked for here, not listened on
@@ -31,7 +32,7 @@ _REACHED_AT = {
 }  # every address, and one a client can use
 
 
-class EchoServer:
+class EchoServer(Scope):
     """A WebSocket server on this machine that sends every message back, and misbehaves when asked to.
 
     ::
@@ -42,8 +43,10 @@ class EchoServer:
     Entering the block starts it, on a thread of its own; leaving it stops it. ``start()`` and ``stop()`` do the same,
     and it may be started again. All methods may be called from any thread.
 
-    ``send``, ``close`` and ``drop`` act on all clients that are connected at that moment. When there is none they
-    wait for the first one, since the constructor of a client returns before it is connected.
+    Its controls act on all clients, those of ``at(path)`` on the clients of one path, and those of a ``Client``, which
+    ``next_client()`` returns, on one. ``send``, ``send_raw``, ``close`` and ``drop`` are for the clients that are
+    connected at that moment; when there is none they wait for the first one, since the constructor of a client returns
+    before it is connected. ``stall``, ``slow`` and ``refuse`` are for later clients too.
 
     Args:
         host: The address to listen on.
@@ -54,7 +57,8 @@ class EchoServer:
         subprotocols: The subprotocols it speaks, best first: it picks the first one that the client offers, or none.
         compression: Whether it agrees to permessage-deflate.
         echo: False only listens: no message is sent but what ``send`` sends.
-        keep_messages: False keeps neither ``messages`` nor ``closes``, for a server that runs for long.
+        keep_messages: False keeps neither ``messages`` nor ``closes``, nor clients for ``next_client``, for a server
+            that runs for long.
 
     Raises:
         ImportError: ``websockets`` (or, with ``tls=True``, ``trustme``) is not installed.
@@ -76,7 +80,8 @@ class EchoServer:
         keep_messages: bool = True,
     ) -> None:
         _require("websockets.asyncio.server", "websockets 14 or newer")
-        from ._wire import Behaviour, Ledger
+        from ._ledger import Ledger
+        from ._wire import Behaviour
 
         if isinstance(subprotocols, str):
             raise TypeError(f"subprotocols must be a sequence of str, not {subprotocols!r}")
@@ -85,6 +90,7 @@ class EchoServer:
         self._ca: trustme.CA | None = None
         context = tls if isinstance(tls, ssl.SSLContext) else self._make_certificate(tls_names) if tls else None
         self._behaviour = Behaviour(context, tuple(subprotocols), compression, echo, keep_messages)
+        self._whom = "client"
         self._ledger = Ledger()
         self._lifecycle = threading.Lock()  # guards start and stop; nothing else takes it
         self._wire: Wire | None = None
@@ -131,12 +137,15 @@ class EchoServer:
     def stop(self) -> None:
         """Close all connections (code 1001) and stop; a client that does not answer within 0.2 s is cut off.
 
-        Nothing happens when it is not running. What was received stays readable.
+        Nothing happens when it is not running. What was received stays readable, and ``stall`` is over.
         """
         with self._lifecycle:
             if self._wire is not None:
                 self._wire.stop()
                 self._wire = None
+                with self._ledger.changed:
+                    for rule in self._ledger.rules.values():
+                        rule.stalled = False
 
     def __enter__(self) -> EchoServer:
         return self.start()
@@ -196,6 +205,38 @@ class EchoServer:
         if self._ca is None:
             raise RuntimeError("only EchoServer(tls=True) has a certificate authority")
         return self._ca.cert_pem.bytes()
+
+    # --- who is there ---
+
+    def at(self, path: str) -> Route:
+        """The controls for the clients of one path, whatever their query is.
+
+        Args:
+            path: Such as ``'/chat'``.
+
+        Raises:
+            ValueError: It is no path.
+        """
+        return Route(self, path)
+
+    @property
+    def clients(self) -> list[Client]:
+        """The clients that are connected now, in the order in which they came."""
+        from websockets.protocol import State
+
+        with self._ledger.changed:
+            return [Client(self, c) for c in self._ledger.alive() if c.state is State.OPEN]
+
+    def next_client(self, timeout: float = DEFAULT_TIMEOUT) -> Client:
+        """The first client that no earlier call has returned; it may have gone since.
+
+        Args:
+            timeout: Seconds to wait for it.
+
+        Raises:
+            TimeoutError: None came in time.
+        """
+        return Client(self, self._ledger.next_of(self._ledger.unmet, timeout, "client"))
 
     # --- what the clients said ---
 
@@ -258,89 +299,6 @@ class EchoServer:
             if self._ledger.request is None:
                 raise RuntimeError("no client has connected yet")
             return self._ledger.request
-
-    # --- what it does to the clients ---
-
-    def send(self, data: str | bytes, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """Send a message to every client, text as text and bytes as binary; one that does not read blocks nothing.
-
-        Args:
-            data: The message.
-            timeout: Seconds to wait for a client when none is connected.
-
-        Raises:
-            TimeoutError: No client is connected.
-            RuntimeError: The server is not running.
-        """
-        wire = self._running()
-        wire.send(self._ledger.clients(timeout), data)
-
-    def close(self, code: int | None = 1000, reason: str = "", timeout: float = DEFAULT_TIMEOUT) -> None:
-        """Send a close frame to every client. The handshake goes on by itself, see ``next_close``.
-
-        Args:
-            code: The close code, or None for an empty close frame.
-            reason: At most 123 bytes of UTF-8.
-            timeout: Seconds to wait for a client when none is connected.
-
-        Raises:
-            ValueError: The code may not be in a close frame, or the reason is too long.
-            TimeoutError: No client is connected.
-            RuntimeError: The server is not running.
-        """
-        from ._wire import check_close
-
-        check_close(code, reason)
-        wire = self._running()
-        wire.close(self._ledger.clients(timeout), code, reason)
-
-    def drop(self, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """Cut every client off with a TCP reset, without a close frame; also those that still shake hands.
-
-        Args:
-            timeout: Seconds to wait for a client when none is connected.
-
-        Raises:
-            TimeoutError: No client is connected.
-            RuntimeError: The server is not running.
-        """
-        wire = self._running()
-        wire.drop(self._ledger.clients(timeout, state=None))
-
-    def stall(self) -> None:
-        """Stop reading and answering, pings and handshakes too, until ``resume``; connections stay.
-
-        Later clients get their TCP (and TLS) connection but no answer. ``send``, ``close`` and ``drop`` still work.
-
-        Raises:
-            RuntimeError: The server is not running.
-        """
-        self._running().stall()
-
-    def resume(self) -> None:
-        """End ``stall``: read what has come meanwhile, and answer.
-
-        Raises:
-            RuntimeError: The server is not running.
-        """
-        self._running().resume()
-
-    def refuse(self, status: int | None, headers: Mapping[str, str] | None = None, body: str = "") -> None:
-        """Answer all handshakes from now on with an HTTP status instead; None accepts again.
-
-        Args:
-            status: An HTTP status from 200 to 599, such as 401, 302 or 503.
-            headers: Headers to add, such as ``{"Location": "/elsewhere"}``.
-            body: The text that goes with it.
-
-        Raises:
-            ValueError: The status is not one of those.
-        """
-        from ._wire import refusal
-
-        response = None if status is None else refusal(status, headers or {}, body)
-        with self._ledger.changed:
-            self._ledger.refusal = response
 
 
 def _require(module: str, package: str) -> None:
