@@ -495,6 +495,9 @@ class ThreadedEngine:
     def _keep_alive(self, now: float, next_ping: float) -> None:
         interval, timeout = self._settings.ping_interval, self._settings.ping_timeout
         assert interval is not None
+        if self._outbox.closed:
+            self._next_ping = self._pong_due = None  # closing has a timer of its own
+            return
         if self._pong_due is not None and timeout is not None:
             due, arrivals = self._pong_due
             if self._arrivals != arrivals:
@@ -509,9 +512,7 @@ class ThreadedEngine:
                 self._finish(Ending(error=error, failed=True))
                 return
         if now >= next_ping:
-            if not self._control_frame(PING, self._keepalive):
-                self._next_ping = self._pong_due = None  # closing has a timer of its own
-                return
+            self._control_frame(PING, self._keepalive)
             self._next_ping = now + interval
             if timeout is not None and self._pong_due is None:
                 self._pong_due = (now + timeout, self._arrivals)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.conftest import Play
+import threading
+
+from tests.conftest import TIMEOUT, Play, Recorder
 from tests.wire.frames import PING, PONG, TEXT, frame
 from tests.wire.server import Connection
 
@@ -27,6 +29,28 @@ def test_without_a_pong_the_connection_fails_at_ping_timeout(play: Play) -> None
     played = play(script, ping_interval=0.05, ping_timeout=0.2)
     assert played.entries == [("open", 1), ("message", 1, "hello"), ("error", 3), ("close", 3, 1006, "", False)]
     assert isinstance(played.recorder.error, TimeoutError)
+
+
+def test_after_close_a_ping_that_was_not_answered_is_of_no_matter(play: Play) -> None:
+    pinged = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.read_until(PING)
+        pinged.set()
+        c.drain()
+
+    def start(r: Recorder) -> None:
+        threading.Thread(target=close, args=[r], daemon=True).start()
+
+    def close(r: Recorder) -> None:
+        pinged.wait(TIMEOUT)
+        r.ws.close(1000)
+
+    # The pong is due before the next ping, and both before close_timeout, whose end is no failure.
+    played = play(script, start=start, ping_interval=1, ping_timeout=0.5, close_timeout=2)
+    assert played.entries == [("open", 1), ("close", 3, 1006, "", False)]
+    assert "close_timeout" in str(played.recorder.events[-1].error)
 
 
 def test_any_frame_counts_as_life(play: Play) -> None:
