@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import select
 import socket
 import ssl
+import struct
 import sys
 import threading
 import time
@@ -15,6 +17,9 @@ from typing import Any
 import pytest
 
 import bws
+from bws import _settings
+from bws._engine import connect
+from bws._system import WINDOWS, Waker
 from bws.errors import HandshakeError, ProxyError
 from bws.testing import EchoServer
 from tests.conftest import TIMEOUT, Recorder
@@ -347,6 +352,23 @@ def test_a_server_that_resets_instead_of_answering_is_a_lost_handshake() -> None
         error = failure(server.url)
     assert isinstance(error, ConnectionResetError)
     assert "during the opening handshake" in str(error)
+
+
+def test_a_reset_just_before_tls_names_the_host_and_leaves_nothing_open() -> None:
+    address = _settings.Address("wss://localhost/", True, "localhost", 443, "localhost", "wss://localhost", "/")
+    waker = Waker()
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.closing(waker):
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if WINDOWS else "ii", 1, 0))
+        server.close()
+        assert select.select([client], [], [], TIMEOUT)[0]  # the reset is here
+        client.setblocking(False)
+        descriptor = client.fileno()
+        with client, pytest.raises(OSError, match="TLS handshake with host 'localhost' failed"):
+            connect._tls(client, address, None, connect.Patience(waker, lambda: False, None))
+        with pytest.raises(OSError, match=r"."):
+            socket.close(descriptor)
 
 
 # -- an HTTP proxy
