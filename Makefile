@@ -18,6 +18,7 @@ endif
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help run test fuzz browser autobahn check format types coverage bench bench-quick docs screenshots audit clean
+.PHONY: help run test faults check format types coverage bench bench-quick docs clean
 
 help:
 	@echo "make TARGET, where TARGET is one of"
@@ -46,6 +47,9 @@ format: $(VENV)/.for-dev ## Format the code and mend what can be mended without 
 
 types: $(VENV)/.for-dev ## Check the types only
 	"$(PY)" -m mypy
+
+faults: $(VENV)/.for-dev ## Try every fault of the network at every byte, ten minutes, and write docs/reliability.md
+	BWS_STRESS=1 BWS_FAULTS_PAGE=docs/reliability.md "$(PY)" -m pytest tests/faults $(ARGS)
 
 coverage: $(VENV)/.for-dev ## Run the tests and fail when too little of bws/ is covered
 	"$(PY)" -m coverage erase
