@@ -74,7 +74,11 @@ def _wrap(sock: socket.socket, host: str, context: ssl.SSLContext, patience: Pat
     def wrap() -> ssl.SSLSocket:
         try:
             host.encode("idna")  # as wrap_socket does, which leaves the socket open when it fails
-            return context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=not direct)
+            try:
+                return context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=not direct)
+            except OSError as exc:  # the connection was reset meanwhile
+                _close_half_made(exc)
+                raise
         except BaseException:
             sock.close()  # here: on another thread it would be closed under wrap_socket's hands
             raise
@@ -109,3 +113,13 @@ def _verifies_in_handshake(context: ssl.SSLContext) -> bool:
         return False
     kind = getattr(getattr(context, "_ctx", None), "sslsocket_class", ssl.SSLSocket)
     return kind.do_handshake.__module__.partition(".")[0] == "truststore"
+
+
+def _close_half_made(exc: OSError) -> None:
+    """Close the SSLSocket that wrap_socket() was making when it raised: Python before 3.13 leaves it open."""
+    step = exc.__traceback__
+    while step is not None:
+        owner = step.tb_frame.f_locals.get("self")
+        if isinstance(owner, ssl.SSLSocket):
+            owner.close()
+        step = step.tb_next

@@ -203,15 +203,11 @@ class Wire:
             while True:
                 await connection.flowing.wait()
                 message = await connection.recv()
-                if self._behaviour.keep_messages:
-                    self._ledger.received(message)
-                await self._flowing.wait()
-                # While it is closing send() would wait for the end of TCP, which is not read behind unread messages.
-                if self._behaviour.echo and connection.state is State.OPEN:
                 if keep:
                     self._ledger.received(connection, message)
                 await connection.flowing.wait()
-                if self._behaviour.echo:
+                # While it is closing send() would wait for the end of TCP, which is not read behind unread messages.
+                if self._behaviour.echo and connection.state is State.OPEN:
                     await connection.send(message)
         except ConnectionClosed:
             pass

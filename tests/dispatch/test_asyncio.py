@@ -122,6 +122,8 @@ def test_a_loop_that_is_over_is_let_go_of(new_loop: Any) -> None:
     del loop
     gc.collect()
     assert ref() is None
+
+
 class LoopOnQt(asyncio.SelectorEventLoop):
     """As qasync's, which hands each delay to Qt: an int of 32 bits in ms."""
 

@@ -260,6 +260,8 @@ def test_the_last_reference_to_a_window_may_be_dropped_on_another_thread(loop: s
             """,
             server.url,
         )
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limits of this kind")
 def test_a_program_with_more_descriptors_than_tcl_can_wait_for_is_served_as_well() -> None:
     run(

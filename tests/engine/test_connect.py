@@ -18,7 +18,7 @@ import pytest
 
 import bws
 from bws import _settings
-from bws._engine import connect
+from bws._engine import connect, tls
 from bws._system import WINDOWS, Waker
 from bws.errors import HandshakeError, ProxyError
 from bws.testing import EchoServer
@@ -366,7 +366,7 @@ def test_a_reset_just_before_tls_names_the_host_and_leaves_nothing_open() -> Non
         client.setblocking(False)
         descriptor = client.fileno()
         with client, pytest.raises(OSError, match="TLS handshake with host 'localhost' failed"):
-            connect._tls(client, address, None, connect.Patience(waker, lambda: False, None))
+            tls.secure(client, address.host, None, connect.Patience(waker, lambda: False, None))
         with pytest.raises(OSError, match=r"."):
             socket.close(descriptor)
 
