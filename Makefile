@@ -18,6 +18,7 @@ endif
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help run test fuzz faults browser autobahn check format types coverage bench bench-quick docs screenshots audit clean
+.PHONY: help run test fuzz browser autobahn check format types coverage bench bench-quick soak load docs screenshots clean
 
 help:
 	@echo "make TARGET, where TARGET is one of"
@@ -64,6 +65,12 @@ bench: $(VENV)/.for-bench ## Measure bws beside other clients, about ten minutes
 
 bench-quick: $(VENV)/.for-bench ## A part of it, one round, under a minute
 	@"$(PY)" -m benchmarks --quick $(ARGS)
+
+soak: $(VENV)/.for-dev ## Run 100 sockets for ten minutes and account for every message; ARGS="--seconds 20" for a short run
+	@"$(PY)" -m tests.stress.soak $(ARGS)
+
+load: $(VENV)/.for-dev ## Open 5,000 sockets at the same time, talk on all, close all; ARGS="..." for options
+	@"$(PY)" -m tests.stress.load $(ARGS)
 
 docs: $(VENV)/.for-docs ## Build the documentation into docs/_build/html; a warning is an error
 	"$(PY)" -m sphinx -E -W --keep-going -q -b html docs docs/_build/html
