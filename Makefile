@@ -17,8 +17,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test fuzz faults browser autobahn check format types coverage bench bench-quick docs screenshots audit clean
-.PHONY: help run test fuzz browser autobahn check format types coverage bench bench-quick soak load docs screenshots clean
+.PHONY: help run test fuzz faults browser autobahn soak load check format types coverage bench bench-quick docs screenshots audit clean
 
 help:
 	@echo "make TARGET, where TARGET is one of"
