@@ -14,6 +14,7 @@ and then::
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -72,12 +73,15 @@ def echo_server_tls() -> Iterator[EchoServer]:
 def ws_connect() -> Iterator[Connect]:
     """Opens sockets (see ``Connect``), closes them after the test, and fails the test when one does not close.
 
+    Their threads have ended, too, when the next test starts.
+
     Of a socket whose handlers run elsewhere (``dispatch=``) only a ``bws.dispatch.Queue`` can be waited for here; the
     others are told to close and not waited for.
     """
     import bws
 
     opened: list[tuple[WebSocket, dict[str, Any]]] = []
+    before = set(threading.enumerate())
 
     def connect(url: str, protocols: Any = None, *, wait: float | None = OPEN_TIMEOUT, **options: Any) -> WebSocket:
         options.setdefault("close_timeout", CLOSE_TIMEOUT)
@@ -96,6 +100,8 @@ def ws_connect() -> Iterator[Connect]:
     leaked = [ws for ws, options in opened if not _has_closed(ws, options)]
     if leaked:
         pytest.fail(f"{len(leaked)} of {len(opened)} sockets did not close: {', '.join(map(repr, leaked))}")
+    if all(_can_be_waited_for(options) for _, options in opened):
+        _join(set(threading.enumerate()) - before)
 
 
 def _has_closed(ws: WebSocket, options: dict[str, Any]) -> bool:
@@ -103,6 +109,20 @@ def _has_closed(ws: WebSocket, options: dict[str, Any]) -> bool:
     dispatch = options.get("dispatch")
     if dispatch is None:
         return ws.wait_closed(timeout)
-    if hasattr(dispatch, "run_until"):
+    if _can_be_waited_for(options):
         return bool(dispatch.run_until(lambda: ws.readyState == ws.CLOSED, timeout))
     return True
+
+
+def _can_be_waited_for(options: dict[str, Any]) -> bool:
+    dispatch = options.get("dispatch")
+    return dispatch is None or hasattr(dispatch, "run_until")
+
+
+def _join(threads: set[threading.Thread]) -> None:
+    """Wait for those that are named after the URL of a socket; the others of bws serve all sockets and stay."""
+    for thread in threads:
+        if thread.name.startswith(("bws ws://", "bws wss://")):
+            thread.join(LEAK_TIMEOUT)
+            if thread.is_alive():
+                pytest.fail(f"the thread {thread.name!r} of a closed socket did not end")

@@ -84,6 +84,68 @@ def test_sockets_are_closed_after_the_test(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(passed=2)
 
 
+def test_the_threads_of_the_sockets_have_ended_after_the_test(pytester: pytest.Pytester) -> None:
+    result = outcomes(
+        pytester,
+        """
+        import threading
+
+        started = []
+
+        def test_that_opens_many(echo_server, ws_connect):
+            for _ in range(20):
+                ws_connect(echo_server.url).bind("close", lambda: started.append(threading.current_thread()))
+
+        def test_that_sees_no_thread_of_them():
+            assert len(started) == len(set(started)) == 20
+            assert [thread for thread in started if thread.is_alive()] == []
+        """,
+    )
+    result.assert_outcomes(passed=2)
+
+
+def test_a_thread_that_does_not_end_fails_its_test(pytester: pytest.Pytester) -> None:
+    result = outcomes(
+        pytester,
+        """
+        import threading
+        from bws.testing import pytest_plugin
+
+        pytest_plugin.LEAK_TIMEOUT = 0.1
+        for_ever = threading.Event()
+
+        def test_leak(echo_server, ws_connect):
+            ws_connect(echo_server.url)
+            threading.Thread(target=for_ever.wait, name="bws ws://stuck", args=[30], daemon=True).start()
+
+        def test_let_it_go():
+            for_ever.set()
+        """,
+    )
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*the thread 'bws ws://stuck' of a closed socket did not end*"])
+
+
+def test_a_failure_says_what_came_instead(pytester: pytest.Pytester) -> None:
+    result = outcomes(
+        pytester,
+        """
+        from bws.testing import record
+
+        def test_two_messages(echo_server, ws_connect):
+            ws = ws_connect(echo_server.url)
+            seen = record(ws)
+            ws.send("only one")
+            seen.wait_for("message")
+            seen.wait_for("message", 2, timeout=0.05)
+        """,
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["E*AssertionError: no 2 'message' events within 0.05 s; what came: open, message('only one')"]
+    )
+
+
 def test_a_socket_that_a_silent_server_holds_up_is_no_leak(pytester: pytest.Pytester) -> None:
     result = outcomes(
         pytester,
