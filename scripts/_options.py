@@ -14,9 +14,9 @@ import bws
 from ._format import Format
 
 ABOUT = """\
-Talk to the WebSocket server at URL (ws://... or wss://...), or to an echo server
-that is started for it. In a pipe each line of input is a message, and each
-message that arrives is a line of output; notes go to stderr."""
+Talk to the WebSocket server at URL (ws://... or wss://...), or to an echo
+server that is started for it. In a pipe each line of input is a message, and
+each message that arrives is a line of output; notes go to stderr."""
 
 EPILOG = """\
 Exit status: 0 clean, 1 could not connect, 2 usage, 3 closed abnormally,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 import sys
+from array import array
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import trustme
 
 import bws
 from bws.testing import EchoServer
+from scripts._session import statistics
 from scripts.echo_cli import main
 from tests.program import TIMEOUT, lines_of, run, running
 
@@ -131,6 +133,43 @@ def test_json_lines_tell_every_event() -> None:
         ]
 
 
+def test_json_lines_stay_as_they_are_documented() -> None:
+    """Programs read them: what is there keeps its name, its place and its form."""
+    with EchoServer(subprotocols=["chat"], compression=False) as server:
+        status, out, err = run(server.url, "--jsonl", "--subprotocol", "chat", "-x", "é\n\x1b", "--count", "1")
+        assert (status, err) == (0, "")
+        assert re.sub(r'"time": \d+\.\d+', '"time": T', out) == (
+            f'{{"type": "open", "time": T, "url": "{server.url}/", "protocol": "chat", "extensions": ""}}\n'
+            '{"type": "message", "time": T, "data": "\\u00e9\\n\\u001b"}\n'
+            '{"type": "close", "time": T, "code": 1005, "reason": "", "wasClean": true}\n'
+        )
+        status, out, _ = run(server.url, "--jsonl", "--hex", "-x", "00ff", "--count", "1")
+        assert (status, lines_of(out)[1]["hex"]) == (0, "00ff")
+        server.refuse(404)
+        status, out, _ = run(server.url, "--jsonl")
+        assert status == 1
+        assert re.sub(r'"time": \d+\.\d+', '"time": T', out) == (
+            '{"type": "error", "time": T, "message": "the server answered HTTP 404 Not Found instead of 101"}\n'
+            '{"type": "close", "time": T, "code": 1006, "reason": "", "wasClean": false}\n'
+        )
+
+
+def test_json_output_stays_as_it_is_documented() -> None:
+    with EchoServer() as server:
+        sent = ("-x", '{"b" :1,\n"a":[1.0, "é"]}', "-x", " [ ] ")
+        assert run(server.url, "--json", *sent, "--count", "2") == (0, '{"b":1,"a":[1.0,"é"]}\n [ ] \n', "")
+
+
+def test_latencies_are_told_by_rank() -> None:
+    times = array("d", (n / 1000 for n in range(1, 201)))
+    assert statistics(times) == (
+        "latency: count 200, min 1.000 ms, median 100.000 ms, p95 190.000 ms, p99 198.000 ms, max 200.000 ms"
+    )
+    assert statistics(times[:1]) == (
+        "latency: count 1, min 1.000 ms, median 1.000 ms, p95 1.000 ms, p99 1.000 ms, max 1.000 ms"
+    )
+
+
 def test_json_lines_tell_a_failure(echo_server: EchoServer) -> None:
     echo_server.refuse(503)
     status, out, _ = run(echo_server.url, "--jsonl")
@@ -224,8 +263,22 @@ def test_help_fits_a_screen(capfd: pytest.CaptureFixture[str], monkeypatch: pyte
     out, err = capfd.readouterr()
     assert out.startswith("usage: bws [options] [URL]\n")
     assert 24 <= len(out.splitlines()) <= 40
-    assert max(map(len, out.splitlines())) <= 82
+    assert max(map(len, out.splitlines())) <= 80
     assert err == ""
+
+
+def test_help_groups_every_option(capfd: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    groups = re.findall(r"^(\w+):\n((?:  .+\n)+)", capfd.readouterr().out, re.MULTILINE)
+    by_name = {name: re.findall(r"(?<![\w'-])-(?:-\w+|\w\b)", text) for name, text in groups}
+    assert {name: set(options) for name, options in by_name.items()} == {
+        "messages": {"-x", "--expect", "--count", "--wait", "--latency", "--hex", "--base64", "--json", "--jsonl"},
+        "connection": {
+            "-H", "--subprotocol", "--origin", "--cookie", "--proxy", "--ping",
+            "--cafile", "--cert", "--key", "--insecure",
+        },
+        "other": {"--serve", "--version", "-h", "--help"},
+    }  # fmt: skip
 
 
 def test_version_is_that_of_the_library(capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import glob
 import os
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -16,11 +17,11 @@ ROOT = Path(__file__).parent.parent
 TIMEOUT = 50.0  # seconds for one command
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+def run(*command: str | Path, cwd: Path, python: str | Path = sys.executable) -> str:
     """The output of a Python command that sees neither the checkout nor variables that lead there."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COVERAGE"))}
     done = subprocess.run(
-        [sys.executable, *map(str, command)],
+        [str(python), *map(str, command)],
         cwd=cwd,
         env=env,
         stdin=subprocess.DEVNULL,
@@ -105,6 +106,29 @@ def test_an_installed_wheel_works_outside_the_checkout(installed: Path, tmp_path
 def test_the_installed_command_answers_help(installed: Path, tmp_path: Path) -> None:
     code = PRELUDE + "from bws_cli.echo_cli import main; sys.argv[0] = 'bws'; sys.exit(main())"
     assert "usage: bws" in run("-c", code, installed, "--help", cwd=tmp_path)
+
+
+FIVE_LINES = """\
+pytest_plugins = ["bws.testing.pytest_plugin"]
+def test_my_client(echo_server, ws_connect):
+    ws = ws_connect(echo_server.url)
+    ws.send("hello")
+    assert echo_server.next_message() == "hello"
+"""
+
+
+def test_five_lines_of_a_test_pass_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    """The wheel is in a venv of its own; what it depends on is lent to it, so that nothing has to be downloaded."""
+    run("-m", "venv", "--without-pip", "venv", cwd=tmp_path)
+    python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(run("-c", where, cwd=tmp_path, python=python).strip())
+    run("-m", "pip", "install", "--no-index", "--no-deps", "--quiet", "--target", site, wheel, cwd=tmp_path)
+    # A line of a .pth file comes last on the path, and those in a folder that it names are not read: no editable bws.
+    (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    (tmp_path / "test_it.py").write_text(FIVE_LINES, encoding="utf-8")
+    assert Path(run("-c", "import bws; print(bws.__file__)", cwd=tmp_path, python=python)).is_relative_to(site)
+    assert "1 passed" in run("-W", "error", "-m", "pytest", "-p", "no:cacheprovider", cwd=tmp_path, python=python)
 
 
 def test_mypy_looks_at_every_folder_with_python_code() -> None:
