@@ -37,7 +37,7 @@ AWAY: Close = (1001, "")
 BEGIN = """
 import atexit, os, signal, sys, threading, time
 left = []
-atexit.register(lambda: print("took", time.monotonic() - (left or [time.monotonic()])[0], file=sys.__stdout__))
+atexit.register(lambda: os.write(1, f"\\ntook {time.monotonic() - (left or [time.monotonic()])[0]:.3f}\\n".encode()))
 last = []  # what an atexit handler does that was there before the one of bws, and so runs after it
 atexit.register(lambda: [do() for do in last])
 import bws

@@ -170,7 +170,7 @@ def test_the_streams_break_every_rule_and_many_break_none() -> None:
     seen: dict[str, int] = dict.fromkeys([*RULES, "fine", "closed"], 0)
 
     @given(streams.streams)
-    @settings(examples(1), max_examples=1000, derandomize=True)
+    @settings(examples(1), max_examples=5000, derandomize=True)
     def look(data: bytes) -> None:
         got = bws(cut(data, [1] * LONG))
         for rule in RULES:
