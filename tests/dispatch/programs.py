@@ -8,6 +8,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+from tests.dispatch.nursery import nursery
+
 TIMEOUT = 50.0  # s for a program; only one that fails takes so long
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,19 +143,28 @@ PRELUDES = {
 if sys.platform != "win32":
     PRELUDES["uvloop"] = ASYNCIO.replace("asyncio.run(", "__import__('uvloop').run(")
 LOOPS = list(PRELUDES)
+# What is imported once for all programs of a loop, where a process that has loaded the toolkit may be forked.
+SHARED = ("bws.testing", "tests.wire.server")
+TOOLKITS = {"tk": "tkinter", "tk polling": "tkinter", "PySide6": "PySide6.QtWidgets", "PyQt6": "PyQt6.QtWidgets"}
+FORKS = sys.platform == "linux"
 
 
 def run(loop: str, code: str, *args: str, status: int = 0, stderr: str = "") -> str:
     """Run a program to its end; what it prints. It may print nothing on stderr but `stderr`."""
-    # Errors that Python can only print, such as those in __del__, fail as well.
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", COMMON + PRELUDES[loop] + textwrap.dedent(code), *args],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "QT_QPA_PLATFORM": "offscreen", "XDG_RUNTIME_DIR": "/tmp"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=TIMEOUT,
-        check=False,
-    )
+    # Errors that Python can only print, such as those in __del__, fail as well: -W error.
+    program = COMMON + PRELUDES[loop] + textwrap.dedent(code)
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "QT_QPA_PLATFORM": "offscreen", "XDG_RUNTIME_DIR": "/tmp"}
+    if FORKS:
+        done = nursery(*SHARED, TOOLKITS.get(loop, loop)).run(program, args, env, TIMEOUT)
+    else:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program, *args],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=TIMEOUT,
+            check=False,
+        )
     assert (done.returncode, done.stderr) == (status, stderr), done.stdout + done.stderr
     return done.stdout

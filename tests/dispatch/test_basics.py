@@ -56,11 +56,11 @@ def test_handlers_run_on_the_thread_of_the_loop_in_order(loop: str) -> None:
 
 
 def test_a_flood_loses_nothing_and_leaves_timers_and_drawing_their_turn(loop: str) -> None:
-    """The messages of three sockets take seconds; if nobody saw to it, nothing else would happen before the last."""
+    """The messages of three sockets take a second; if nobody saw to it, nothing else would happen before the last."""
     run(
         loop,
         """
-        COUNT, SOCKETS = 60_000, 3
+        COUNT, SOCKETS = 30_000, 3
         blocks = [
             b"".join(frame(TEXT, str(n)) for n in range(start, start + 1000)) for start in range(0, COUNT, 1000)
         ]
