@@ -31,7 +31,6 @@ class EchoWindow(tk.Tk):
         self.state_label = ttk.Label(self.body)
         self.lay_out()
         self.show_state()
-
         for key in ("<Return>", "<KP_Enter>"):  # Enter opens, and sends; a disabled button does nothing
             self.url_entry.bind(key, lambda _: self.open_button.invoke())
             self.message_entry.bind(key, lambda _: self.send_button.invoke())
@@ -40,6 +39,7 @@ class EchoWindow(tk.Tk):
         self.url_entry.focus_set()
 
     def lay_out(self) -> None:
+        self.minsize(self.winfo_pixels("300p"), self.winfo_pixels("150p"))  # smaller, and buttons would be cut off
         self.body.pack(fill="both", expand=True)
         self.body.columnconfigure(0, weight=1)  # the entries and the log get the room that there is
         self.body.rowconfigure(1, weight=1)
@@ -101,7 +101,7 @@ class EchoWindow(tk.Tk):
 
     def write(self, kind: str, text: str) -> None:
         self.log.configure(state="normal")
-        self.log.insert("end", strftime("%H:%M:%S   "), "time", f"{text[:1000].rstrip()}\n", kind)
+        self.log.insert("end", strftime("%H:%M:%S   "), "time", text[:1000].rstrip().replace("\0", "␀") + "\n", kind)
         self.log.delete("1.0", "end - 1000 lines")  # the log of a long day stays quick
         self.log.configure(state="disabled")
         self.log.see("end")

@@ -176,6 +176,15 @@ def test_what_a_message_holds_is_shown_as_it_is(show: Show, echo_server: EchoSer
     assert look.lines == ["← <b>&amp;</b> {a} $b [c]", "← Grüße, 世界", "← two", "lines", r"← b'\x00\xff'"]
 
 
+def test_a_nul_in_a_message_hides_nothing_behind_it(show: Show, echo_server: EchoServer) -> None:
+    window = show(echo_server.url)
+    window.open()
+    echo_server.send("before \0 behind")
+    echo_server.send("next")
+    first, second = window.until(lambda look: "← next" in look.lines).lines
+    assert (first[:8], first[-7:], second) == ("← before", " behind", "← next")
+
+
 def test_the_log_shows_its_end_and_forgets_its_beginning(show: Show, echo_server: EchoServer) -> None:
     window = show(echo_server.url)
     window.open()
@@ -200,6 +209,15 @@ def test_a_larger_window_has_a_larger_log(show: Show, echo_server: EchoServer) -
     width, height = window.until(lambda look: min(look.log_size) > 100).log_size
     window.resize(900, 650)
     window.until(lambda look: look.log_size[0] > width + 50 and look.log_size[1] > height + 50)
+
+
+def test_a_window_cannot_be_made_so_small_that_its_buttons_are_cut_off(show: Show, echo_server: EchoServer) -> None:
+    window = show(echo_server.url)
+    width = window.until(lambda look: min(look.log_size) > 100).box[2]
+    window.resize(60, 40)
+    look = window.until(lambda look: look.box[2] < width - 50)
+    left, top, width, height = look.box
+    assert all(left < x < left + width - 50 and top < y < top + height for x, y in look.at.values())
 
 
 def test_a_window_that_is_closed_ends_the_program_and_its_open_connection(show: Show, echo_server: EchoServer) -> None:
