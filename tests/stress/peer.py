@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import os
 import pathlib
 import ssl
@@ -96,17 +97,47 @@ class Sample(NamedTuple):
     """What this process has; zeros where the system does not tell."""
 
     memory: int  # bytes that are resident
+    used: int  # bytes of them that malloc() has given out: the rest is free, and kept for later
+    blocks: int  # small pieces of memory that Python has given out, which it does not take from malloc() one by one
     files: int
     threads: int
 
 
 def sample() -> Sample:
     """Look at this process."""
-    memory = files = 0
+    memory = used = files = 0
     with contextlib.suppress(OSError):
         memory = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         files = len(os.listdir("/proc/self/fd")) - 1  # one is that of listdir
-    return Sample(memory, files, threading.active_count())
+    if _mallinfo is not None:
+        info = _mallinfo()
+        used = info.uordblks + info.hblkhd
+    return Sample(memory, used, sys.getallocatedblocks(), files, threading.active_count())
+
+
+class _MallInfo(ctypes.Structure):
+    """See mallinfo2(3)."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    )
+
+
+_mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform == "linux" else None  # glibc 2.33
+if _mallinfo is not None:
+    _mallinfo.restype = _MallInfo
 
 
 def bws_threads() -> list[threading.Thread]:
