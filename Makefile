@@ -47,7 +47,7 @@ format: $(VENV)/.for-dev ## Format the code and mend what can be mended without 
 types: $(VENV)/.for-dev ## Check the types only
 	"$(PY)" -m mypy
 
-faults: $(VENV)/.for-dev ## Try every fault of the network at every byte, ten minutes, and write docs/reliability.md
+faults: $(VENV)/.for-dev ## Try every fault of the network at every byte, a quarter of an hour, and write docs/reliability.md
 	BWS_STRESS=1 BWS_FAULTS_PAGE=docs/reliability.md "$(PY)" -m pytest tests/faults $(ARGS)
 
 coverage: $(VENV)/.for-dev ## Run the tests and fail when too little of bws/ is covered

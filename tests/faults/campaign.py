@@ -102,7 +102,9 @@ class Campaign:
 
     def __enter__(self) -> Campaign:
         with self._stack:
-            self.server = self._stack.enter_context(Server(tls=self.tls, compression=self.compression, idle=self.idle))
+            self.server = self._stack.enter_context(
+                Server(tls=self.tls, compression=self.compression, idle=self.idle, patience=self.idle / 2)
+            )
             self.proxy = self._stack.enter_context(FaultProxy(self.server.address))
             self._queue = QueueThread() if self.mode == "queue" else None
             if self._queue:

@@ -6,6 +6,7 @@ It reads the whole stream at once, slowly and in plain words, and shares no code
 from __future__ import annotations
 
 import codecs
+import re
 import zlib
 from dataclasses import dataclass, field
 
@@ -40,13 +41,13 @@ class Heard:
 
 def hear(stream: bytes) -> Heard:
     """Read what came from the server, the answer to the handshake first, which is taken for a right one."""
-    head, end, rest = stream.partition(b"\r\n\r\n")
-    if not end or head[8:13] != b" 101 ":
+    head, *rest = re.split(rb"\r?\n\r?\n", stream, maxsplit=1)  # bare line feeds do, as in browsers
+    if not rest or head[8:13] != b" 101 ":
         return Heard()
     heard = Heard(True)
     inflater = zlib.decompressobj(-15) if b"permessage-deflate" in head else None
     try:
-        _hear(rest, heard, inflater)
+        _hear(rest[0], heard, inflater)
     except (Broken, UnicodeDecodeError):
         heard.end = "failed"
     return heard
@@ -137,6 +138,9 @@ def said(stream: bytes, deflate: bool) -> tuple[list[Data], list[Frame]]:
 # -- TLS: what was passed on is encrypted, but the lengths of its records tell how much of it was whole
 
 
+ALERT = 2  # bytes: "close notify", the end of a session
+
+
 def records(stream: bytes) -> list[int]:
     """Bytes of plain text in each whole record of TLS 1.3 that says it is application data."""
     sizes = []
@@ -145,7 +149,7 @@ def records(stream: bytes) -> list[int]:
         if len(stream) < 5 + size:
             break
         if stream[0] == 23:
-            sizes.append(size - 17)  # a tag of 16 bytes, and one that tells what is inside
+            sizes.append(max(size - 17, 0))  # a tag of 16 bytes, one that tells what is inside; 0 if it was damaged
         stream = stream[5 + size :]
     return sizes
 
@@ -154,9 +158,6 @@ def handshake_records(stream: bytes, plain: int) -> int:
     """How many records of a whole session came before those that hold its `plain` bytes of plain text."""
     sizes = records(stream)
     for start in range(len(sizes)):
-        total = 0
-        for size in sizes[start:]:
-            total += size
-            if total == plain:
-                return start
-    raise AssertionError(f"the records {sizes} do not hold {plain} bytes")
+        if sum(sizes[start:]) in (plain, plain + ALERT):
+            return start
+    raise AssertionError(f"the records {sizes} do not end in {plain} bytes")

@@ -168,7 +168,7 @@ def traffic(kind: str) -> dict[str, Any]:
 
 def vanish(kind: str) -> dict[str, Any]:
     """The peer is gone without a word: one socket has pings, one nothing but TCP keepalive."""
-    with network(kind) as (here, there, tunnel), Server(host=here) as server:
+    with network(kind) as (here, there, tunnel), Server(host=here, patience=1) as server:
         assert tunnel is not None
         url = f"ws://{there}:{server.address[1]}/patient"
         plain = Recorder(bws.WebSocket(url))

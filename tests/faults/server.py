@@ -37,13 +37,20 @@ class Server:
         compression: Whether it agrees to permessage-deflate.
         host: Where it listens.
         idle: Seconds after which it ends a session in which nothing comes any more.
+        patience: Seconds that it waits for the answer to its close frame.
 
     Attributes:
         got: The messages of each client, by path.
     """
 
     def __init__(
-        self, *, tls: bool = False, compression: bool = True, host: str = "127.0.0.1", idle: float = 60.0
+        self,
+        *,
+        tls: bool = False,
+        compression: bool = True,
+        host: str = "127.0.0.1",
+        idle: float = 60.0,
+        patience: float = 30.0,
     ) -> None:
         self.got: dict[str, list[Data]] = defaultdict(list)
         self.client_context: ssl.SSLContext | None = None
@@ -53,6 +60,7 @@ class Server:
         self._compression = "deflate" if compression else None
         self._host = host
         self._idle = idle
+        self._patience = patience
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._ready = threading.Event()
@@ -83,7 +91,7 @@ class Server:
             compression=self._compression,
             ping_interval=None,
             open_timeout=self._idle,
-            close_timeout=1,
+            close_timeout=self._patience,
             logger=_log,
             ssl_handshake_timeout=self._idle if self._context else None,
         ) as server:

@@ -148,4 +148,5 @@ def test_the_judge_hears_nothing_before_the_handshake_is_done() -> None:
     for length in range(len(HEAD)):
         assert judge.hear(HEAD[:length]).entries() == judge.FAILED
     assert judge.hear(HEAD).entries() == [("open", 1), *judge.LOST]
+    assert judge.hear(HEAD.replace(b"\r", b"")).opened
     assert judge.hear(HEAD.replace(b"101", b"400")).entries() == judge.FAILED
