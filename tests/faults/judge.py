@@ -154,6 +154,13 @@ def records(stream: bytes) -> list[int]:
     return sizes
 
 
+def unfinished(stream: bytes) -> bool:
+    """Whether the stream ends inside a record, as it does for a receiver whose record was made longer."""
+    while len(stream) >= 5 and len(stream) >= (size := 5 + int.from_bytes(stream[3:5], "big")):
+        stream = stream[size:]
+    return bool(stream)
+
+
 def handshake_records(stream: bytes, plain: int) -> int:
     """How many records of a whole session came before those that hold its `plain` bytes of plain text."""
     sizes = records(stream)

@@ -144,9 +144,10 @@ class Damaged(Campaign):
         if self.tls:
             # What TLS lets through is right, and after the damage there is nothing but the end.
             told = [entry for entry in heard if entry[0] in ("open", "message")]
-            # Where the length of a record was damaged, the server waits for the rest, and closes in the end.
-            quiet = judge.Heard(True, case.heard.messages, QUIET).entries()
-            return [judge.FAILED, heard, quiet, *([*told[:n], *judge.LOST] for n in range(1, len(told) + 1))]
+            # A server whose record was made longer waits for the rest, and closes in the end.
+            waits = judge.unfinished(bytes(case.link.up.passed))
+            quiet = [judge.Heard(True, case.heard.messages, QUIET).entries()] if waits else []
+            return [judge.FAILED, heard, *quiet, *([*told[:n], *judge.LOST] for n in range(1, len(told) + 1))]
         return [heard, judge.FAILED]
 
 

@@ -150,3 +150,12 @@ def test_the_judge_hears_nothing_before_the_handshake_is_done() -> None:
     assert judge.hear(HEAD).entries() == [("open", 1), *judge.LOST]
     assert judge.hear(HEAD.replace(b"\r", b"")).opened
     assert judge.hear(HEAD.replace(b"101", b"400")).entries() == judge.FAILED
+
+
+def test_a_stream_of_tls_is_unfinished_while_a_record_is() -> None:
+    record = b"\x17\x03\x03\x00\x03abc"
+    assert not judge.unfinished(b"")
+    assert not judge.unfinished(record * 2)
+    for size in range(1, len(record)):
+        assert judge.unfinished(record + record[:size])
+    assert judge.unfinished(record.replace(b"\x00\x03a", b"\x00\x83a") + record)
