@@ -8,6 +8,7 @@ import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
+from ._handler import Handler, one_argument
 from ._text import brief
 from .events import CloseEvent, DOMEvent, MessageEvent
 
@@ -28,7 +29,6 @@ class _Missing:
 
 _MISSING: Any = _Missing()
 
-Handler = Callable[..., object]
 _H = TypeVar("_H", bound=Handler)
 _Plain = TypeVar("_Plain", bound=Callable[[DOMEvent], object] | Callable[[], object])
 _Message = TypeVar("_Message", bound=Callable[[MessageEvent], object] | Callable[[], object])
@@ -48,88 +48,6 @@ class Listener:
         self.once = once
         self.added = added  # by addEventListener, which adds the same function only once
         self.removed = False
-
-
-def one_argument(fn: Handler) -> Callable[[Any], object]:
-    """A callable that takes the event, for a handler that takes the event or nothing.
-
-    Raises:
-        TypeError: `fn` is not callable, or needs something else than one positional argument or none.
-    """
-    if not callable(fn):
-        raise TypeError(f"a handler must be callable, not {brief(fn)}")
-    takes = _plain_arguments(fn)
-    if takes is not None:
-        return fn if takes else lambda event: fn()
-    import inspect  # loads slowly, and most handlers are plain functions
-
-    if inspect.iscoroutinefunction(fn) or inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise TypeError(
-            f"handler {brief(fn)} is a coroutine or generator function, whose body would never run; bind a plain "
-            "function, such as lambda evt: asyncio.ensure_future(handler(evt)) with dispatch=loop.call_soon_threadsafe"
-        )
-    try:
-        signature = inspect.signature(fn, follow_wrapped=False)  # that of what is called
-        if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in signature.parameters.values()):
-            signature = inspect.signature(fn)  # a decorator that passes on what it gets: its function decides
-    except (ValueError, TypeError):
-        return _without_signature(fn)
-    try:
-        signature.bind(None)
-    except TypeError:
-        try:
-            signature.bind()
-        except TypeError:
-            raise TypeError(
-                f"handler {brief(fn)} must accept the event or no argument at all; its signature is {signature}"
-            ) from None
-        return lambda event: fn()
-    return fn
-
-
-def _without_signature(fn: Handler) -> Handler:
-    """For a builtin that does not say what it takes, such as a method of Qt's: the event, or else nothing."""
-    takes: bool | None = None
-
-    def call(event: DOMEvent) -> object:
-        nonlocal takes
-        if takes is None:
-            try:
-                result = fn(event)
-            except TypeError as exc:
-                traceback = exc.__traceback__
-                if traceback is None or traceback.tb_next is not None:
-                    raise  # it took the event, and failed further in
-            else:
-                takes = True
-                return result
-            result = fn()
-            takes = False
-            return result
-        return fn(event) if takes else fn()
-
-    return call
-
-
-_NOT_PLAIN = 0x04 | 0x20 | 0x80 | 0x100 | 0x200  # CO_VARARGS, generators and coroutines of all kinds
-
-
-def _plain_arguments(fn: Handler) -> int | None:
-    """1 or 0 for a plain function or method that takes the event or nothing; None: look closer."""
-    bound = 0
-    if isinstance(fn, types.MethodType):
-        fn, bound = fn.__func__, 1
-    # What a decorator has left in __dict__ may say more than the code does.
-    if type(fn) is not types.FunctionType or fn.__dict__:
-        return None
-    code = fn.__code__
-    most = code.co_argcount - bound
-    least = most - len(fn.__defaults__ or ())
-    if code.co_flags & _NOT_PLAIN or code.co_kwonlyargcount or most < 0:
-        return None
-    if least <= 1 <= most:
-        return 1
-    return 0 if most == 0 else None
 
 
 class _On:

@@ -14,10 +14,11 @@ from . import _lifetime, _rules
 from ._delivery import Direct, Dispatch, Dispatched
 from ._engine import supported, threaded_engine
 from ._engine.interface import CloseFrame, Item, Opened, Pong
+from ._handler import one_argument
 from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT
 from ._state import CLOSED, CLOSING, CONNECTING, OPEN, Ending, Fact, Verdict, judge, step
 from ._system import wait_for
-from ._target import EventTarget, one_argument
+from ._target import EventTarget
 from ._text import brief, without_password
 from .errors import InvalidStateError
 from .events import CloseEvent, DOMEvent, MessageEvent
@@ -475,15 +476,19 @@ class WebSocket(EventTarget):
         with self._lock:
             self._step(Fact.ENDED)
             verdict = self._verdict = judge(ending, aborted=self._aborted)
-        self._log("code %d, reason %r, %s", verdict.code, verdict.reason, verdict.error or "clean")
         try:
+            self._log("code %d, reason %r, %s", verdict.code, verdict.reason, verdict.error or "clean")
             if verdict.fires_error:
                 self._fire(DOMEvent("error", error=verdict.error))
         finally:  # whatever a handler lets out, the rest comes
             try:
                 self._fire(CloseEvent("close", verdict.code, verdict.reason, verdict.was_clean, error=verdict.error))
             finally:
-                self._settle()
+                try:
+                    self._settle()
+                except BaseException:
+                    self._settle()  # Ctrl-C came in between: other threads may wait for this
+                    raise
 
     def _settle(self) -> None:
         """The last event is delivered; what a handler bound later is owed is delivered by somebody else."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -10,13 +11,17 @@ import pytest
 import bws
 from tests.conftest import TIMEOUT
 from tests.interrupt import Interrupt, Interruption, everywhere
-from tests.wire.frames import CLOSE, Seen
+from tests.wire.frames import CLOSE, Seen, close_frame
 from tests.wire.server import Connection, ScriptedServer
 
 Call = Callable[[bws.WebSocket], object]
 
 
 def boom(ws: bws.WebSocket) -> None:
+    raise Interrupt
+
+
+def throw() -> None:
     raise Interrupt
 
 
@@ -130,3 +135,22 @@ def test_a_signal_handler_that_closes_while_open_is_delivered_sees_no_state_go_b
             assert states in ([], [1], [2]), interruption.place
 
         assert everywhere(scene, lambda: close(sockets[-1])) > 3
+
+
+def test_ctrl_c_while_close_is_delivered_leaves_nobody_waiting() -> None:
+    with ScriptedServer(lambda c: c.handshake(then=close_frame(1000))) as server:
+
+        def scene(interruption: Interruption) -> None:
+            events = bws.dispatch.Queue()
+            ws = bws.WebSocket(server.url, dispatch=events)
+            with contextlib.ExitStack() as stack:
+                ws.bind("close", lambda: stack.enter_context(interruption()))
+                with contextlib.suppress(Interrupt):
+                    events.run_until(lambda: ws.readyState == 3, TIMEOUT)
+            closed: list[bool] = []
+            other = threading.Thread(target=lambda: closed.append(ws.wait_closed(TIMEOUT)))
+            other.start()
+            other.join()
+            assert closed == [True], interruption.place
+
+        assert everywhere(scene, throw) > 5

@@ -114,7 +114,8 @@ ARROWS = {
     "bws._settings": {"bws._version"},
     "bws._proxy": {"bws._text"},
     "bws._rules": {"bws.errors", "bws._proxy", "bws._settings", "bws._text"},
-    "bws._target": {"bws.events", "bws._text", "bws._websocket"},  # the last for a type checker only
+    "bws._handler": {"bws._text"},
+    "bws._target": {"bws.events", "bws._handler", "bws._text", "bws._websocket"},  # the last for a type checker only
     "bws._lifetime": set[str](),
     "bws._delivery": {"bws._engine.interface", "bws._lifetime", "bws._settings"},
 }

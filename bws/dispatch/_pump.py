@@ -147,8 +147,11 @@ class Pump:
             self._due = True
         try:
             self._wake()
-        except BaseException:
+        except Exception:
             self.close()
+            raise
+        except BaseException:
+            self._due = False  # Ctrl-C, on a loop that is well: the next call wakes it
             raise
 
     def close(self) -> None:

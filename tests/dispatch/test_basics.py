@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from bws.dispatch._pump import Adapter, Pump
 from bws.testing import EchoServer
 from tests.dispatch.programs import LOOPS, run
 
@@ -442,3 +443,22 @@ def test_adapters_leave_nothing_behind(loop: str) -> None:
         assert left[0] <= 2 and left[1] <= 2, left
         """,
     )
+
+
+def test_ctrl_c_while_a_loop_is_woken_does_not_count_as_its_end() -> None:
+    class Interrupted(Pump):
+        woken_up = 0
+
+        def _wake(self) -> None:
+            self.woken_up += 1
+            if self.woken_up == 1:
+                raise KeyboardInterrupt
+
+    pump = Interrupted()
+    adapter = Adapter(pump, "test")
+    ran: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        adapter(lambda: ran.append(1))
+    assert not adapter.gone
+    adapter(lambda: ran.append(2))
+    assert pump.woken_up == 2
