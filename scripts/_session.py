@@ -20,7 +20,7 @@ from ._output import Output
 CLEAN, NOT_CONNECTED, USAGE, ABNORMAL, UNMET, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 HIGH_WATER = 1 << 20  # bytes that may wait to be sent before the next message is read
-LOOK_AFTER = 1 << 16  # characters or bytes after which that is looked at
+LOOK_AFTER = 1 << 16  # characters, or bytes of a binary message, after which that is looked at
 SILENCE = 1.0  # s after which nothing more is expected of a server of unknown ways
 PATIENCE = 10.0  # s for what has to come
 GOOD_ENDS = (1000, 1001, 1005)  # close codes of a server that has just finished
@@ -69,7 +69,9 @@ class Session:
         self._sent_at: deque[float] = deque()
         self._latencies = array("d")
 
-        self._unchecked = 0  # bytes sent since bufferedAmount was looked at; only the thread that sends has it
+        self._unchecked = (
+            0  # characters or bytes sent since bufferedAmount was looked at; only the thread that sends has it
+        )
 
         def at_once(deliver: Callable[[], None]) -> None:
             """Show what has arrived together in one piece."""

@@ -6,9 +6,9 @@ import socket
 
 from .._settings import Settings
 from . import proxies, tcp, tls
-from .patience import Aborted, Patience, explained, read, write
+from .patience import Patience
 
-__all__ = ["Aborted", "Patience", "connect", "explained", "read", "write"]
+__all__ = ["connect"]
 
 
 def connect(settings: Settings, patience: Patience) -> socket.socket:

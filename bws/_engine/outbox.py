@@ -18,7 +18,7 @@ from .frames import CLOSE, PONG, frame, head, mask, masking_keys
 __all__ = ["WOULD_BLOCK", "Outbox"]
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError)
-TLS_PIECE = 64 * 1024  # bytes: an SSL object takes all of what it is given or nothing
+TLS_PIECE = 64 * 1024  # bytes: SSL_write tells all or nothing, and must be called again with the same bytes
 APART = 16 * 1024  # bytes of payload from which copying it behind its header costs more than a list of both
 GATHER = 64  # frames that wait, given to the operating system in one call; POSIX allows 16, all that we run on 1,024
 
@@ -262,15 +262,19 @@ class Outbox:
 
     def _queue_rest(self) -> None:
         """Queue what was not taken of the frame that was sent at once."""
-        note = self._at_once
-        if note is None:
+        if self._at_once is None:
             return
-        header, data, payload, packed, *sent = note
-        done = sum(sent)
-        if done < len(header) + len(data) and not (self._frames and self._frames[-1].data.obj is data):
+        header, data, payload, packed, done = self._rest()
+        if done < len(header) + len(data):
             self._queue(header, data, done, payload, packed)
         self._at_once = None
         self.waiting = bool(self._frames) and self._sock is not None and not self.stalled
+
+    def _rest(self) -> tuple[bytes, bytes, int, int, int]:
+        """The frame that is sent at once, as for `_queue`; nothing is left of one that is queued, or not there."""
+        header, data, payload, packed, *sent = self._at_once or (b"", b"", 0, 0)
+        queued = bool(self._frames) and self._frames[-1].data.obj is data
+        return header, data, payload, packed, len(header) + len(data) if queued else sum(sent)
 
     def _queue(self, header: bytes, data: bytes, sent: int, payload: int, packed: int) -> None:
         """Queue a frame but for its first `sent` bytes; see `_transmit`."""
@@ -295,15 +299,11 @@ class Outbox:
         return done + sum(more)
 
     def _pending(self) -> int:
-        later = sum(len(payload) for _, payload, message in self._later if message) if self._later else 0
-        if not self._busy:
-            self._queue_rest()
-        elif (note := self._at_once) is not None:
-            # A signal handler asks, in the middle of this frame: it is not to be touched.
-            header, data, payload, packed, *sent = note
-            if not (self._frames and self._frames[-1].data.obj is data):
-                later += _share(min(len(header) + len(data) - sum(sent), len(data)), payload, packed)
-        return self._lost + self._queued() + later
+        # Nothing is changed here: a signal handler may ask when a frame is about to be given to the socket.
+        header, data, payload, packed, done = self._rest()
+        rest = _share(min(len(header) + len(data) - done, len(data)), payload, packed)
+        later = sum(len(payload) for _, payload, message in self._later if message)
+        return self._lost + self._queued() + rest + later
 
     def _queued(self) -> int:
         """Payload bytes in the queue."""

@@ -16,11 +16,13 @@ from .._state import Ending
 from .._system import Poller, Waker, close_descriptor, keep_freed_memory
 from .._text import brief, printable
 from ..errors import ProtocolError
-from . import connect, handshake
+from . import handshake
+from .connect import connect
 from .deflate import Deflater, Inflater
 from .frames import CLOSE, PING, PONG, FrameReader, close_payload, parse_close
 from .interface import CloseFrame, Item, Listener, Opened, Pong
 from .outbox import WOULD_BLOCK, Outbox
+from .patience import Aborted, Patience, explained, read, write
 from .relief import dismiss, hire
 
 __all__ = ["ThreadedEngine"]
@@ -87,7 +89,7 @@ class ThreadedEngine:
         self._relief = hire()
         self._outbox = Outbox()
         self._sock: socket.socket | None = None
-        self._patience: connect.Patience | None = None  # while connecting
+        self._patience: Patience | None = None  # while connecting
         self._tls = False
         self._full = False  # whether the last recv() brought as much as it might
         self._write_to_read = False  # TLS has to write something before it can read on
@@ -124,41 +126,22 @@ class ThreadedEngine:
             dismiss(self._relief)
             raise
 
-    def send(self, opcode: int, payload: bytes | memoryview) -> bool:
+    def send(self, opcode: int, payload: bytes | memoryview, message: bool = True) -> bool:
         if log.isEnabledFor(logging.DEBUG):
             self._log_frame(opcode, payload)
         try:
-            return self._outbox.send(opcode, payload)
+            return self._outbox.send(opcode, payload, message)
         except BaseException:
-            self._mend()
+            self._outbox.write()  # a signal handler raised: what it interrupted is brought to an end
             raise
         finally:
-            if self._outbox.waiting:
+            if self._outbox.waiting or self._outbox.torn:
                 self.wake()
-
-    def _mend(self) -> None:
-        """A signal handler raised while something was sent: what it interrupted is brought to an end."""
-        self._outbox.write()
-        if self._outbox.torn:
-            self.wake()
 
     def ping(self, payload: bytes, callback: Callable[[float], object] | None) -> None:
         if callback is not None:
             self._pings.append((payload, callback, time.perf_counter()))
-        try:
-            self._control_frame(PING, payload)
-        finally:
-            if self._outbox.waiting:
-                self.wake()
-
-    def _control_frame(self, opcode: int, payload: bytes) -> bool:
-        if log.isEnabledFor(logging.DEBUG):
-            self._log_frame(opcode, payload)
-        try:
-            return self._outbox.send(opcode, payload, message=False)
-        except BaseException:
-            self._mend()
-            raise
+        self.send(PING, payload, message=False)
 
     def _log_frame(self, opcode: int, payload: bytes | memoryview) -> None:
         start = brief(bytes(payload[:40])) + ("..." if len(payload) > 40 else "")
@@ -171,7 +154,7 @@ class ThreadedEngine:
             self._progress = self._outbox.progress
             self._close_due = time.monotonic() + timeout
         try:
-            self._control_frame(CLOSE, close_payload(code, reason))
+            self.send(CLOSE, close_payload(code, reason), message=False)
         finally:
             self.wake()
 
@@ -229,9 +212,9 @@ class ThreadedEngine:
             log.info("%s: connecting", self._thread.name)
             if self._waker.error is not None:
                 raise self._waker.error
-            patience = connect.Patience(self._waker, lambda: self._stop, self._settings.open_timeout)
+            patience = Patience(self._waker, lambda: self._stop, self._settings.open_timeout)
             self._patience = patience
-            sock = connect.connect(self._settings, patience)
+            sock = connect(self._settings, patience)
             self._tls = isinstance(sock, ssl.SSLSocket)
             self._sock, self._patience = sock, None
             wrap.run(self, patience)
@@ -250,14 +233,14 @@ class ThreadedEngine:
                 self._listener = _NOBODY
                 self._patience = None
 
-    def shake_hands(self, key: str, patience: connect.Patience) -> None:
+    def shake_hands(self, key: str, patience: Patience) -> None:
         """See `wrap.Connection`."""
         sock = self._sock
         assert sock is not None
         patience.stage = "waiting for the answer to the opening handshake"
-        connect.write(sock, handshake.request(self._settings, key), patience)
+        write(sock, handshake.request(self._settings, key), patience)
         reader = handshake.HeadReader(f"the answer of {patience.peer}")
-        while (head := reader.feed(connect.read(sock, reader, patience))) is None:
+        while (head := reader.feed(read(sock, reader, patience))) is None:
             pass
         log.debug("%s: the server answered %d %s", self._thread.name, head.status, printable(head.reason))
         self._accepted = handshake.check(head, self._settings, key)
@@ -417,7 +400,7 @@ class ThreadedEngine:
                 self._write_to_read = isinstance(exc, ssl.SSLWantWriteError)
                 return
             except OSError as exc:
-                self._lost(connect.explained(exc, "the connection was lost"))
+                self._lost(explained(exc, "the connection was lost"))
                 return
             self._write_to_read = False
             self._full = len(data) >= RECEIVE
@@ -451,7 +434,7 @@ class ThreadedEngine:
     def _control(self, opcode: int, payload: bytes) -> None:
         """A control frame, in its place among the messages."""
         if opcode == PING:
-            self._control_frame(PONG, payload)
+            self.send(PONG, payload, message=False)
         elif opcode == PONG:
             self._pong(payload)
         else:
@@ -459,7 +442,7 @@ class ThreadedEngine:
             self._reader.stopped = True
             self._close_due = None
             self._begin_draining()
-            if self._control_frame(CLOSE, payload):
+            if self.send(CLOSE, payload, message=False):
                 self._reader.items.append(CloseFrame())
 
     def _pong(self, payload: bytes) -> None:
@@ -512,7 +495,7 @@ class ThreadedEngine:
                 self._finish(Ending(error=error, failed=True))
                 return
         if now >= next_ping:
-            self._control_frame(PING, self._keepalive)
+            self.send(PING, self._keepalive, message=False)
             self._next_ping = now + interval
             if timeout is not None and self._pong_due is None:
                 self._pong_due = (now + timeout, self._arrivals)
@@ -540,7 +523,7 @@ class ThreadedEngine:
         self._violation = None
         self._begin_draining()
         reason = str(error).partition(" (")[0].encode()[:100].decode("utf-8", "ignore").encode()
-        self._control_frame(CLOSE, close_payload(error.close_code, reason))
+        self.send(CLOSE, close_payload(error.close_code, reason), message=False)
         self._finish(Ending(error=error, failed=True))
 
     def _fail_soon(self, poller: Poller, error: ProtocolError, due: float) -> None:
@@ -557,9 +540,9 @@ class ThreadedEngine:
 
     def _give_up(self) -> None:
         """close() was called before open was reported, or the interpreter exits."""
-        self._control_frame(CLOSE, close_payload(1001))
+        self.send(CLOSE, close_payload(1001), message=False)
         self._draining = None
-        self._finish(Ending(error=connect.Aborted(), failed=True))
+        self._finish(Ending(error=Aborted(), failed=True))
 
     def _linger(self) -> None:
         """The connection failed and that was reported: let the close frame arrive before TCP ends.

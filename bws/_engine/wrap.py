@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import websocket
 
-from .connect import Patience
 from .handshake import accept_value
+from .patience import Patience
 
 __all__ = ["Connection", "run"]
 

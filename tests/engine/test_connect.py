@@ -18,7 +18,8 @@ import pytest
 
 import bws
 from bws import _settings
-from bws._engine import connect, tls
+from bws._engine import tls
+from bws._engine.patience import Patience
 from bws._system import WINDOWS, Waker
 from bws.errors import HandshakeError, ProxyError
 from bws.testing import EchoServer
@@ -366,7 +367,7 @@ def test_a_reset_just_before_tls_names_the_host_and_leaves_nothing_open() -> Non
         client.setblocking(False)
         descriptor = client.fileno()
         with client, pytest.raises(OSError, match="TLS handshake with host 'localhost' failed"):
-            tls.secure(client, address.host, None, connect.Patience(waker, lambda: False, None))
+            tls.secure(client, address.host, None, Patience(waker, lambda: False, None))
         with pytest.raises(OSError, match=r"."):
             socket.close(descriptor)
 
