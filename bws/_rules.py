@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 TEXT, BINARY = 1, 2  # opcodes, RFC 6455 section 5.2
+LARGE_TEXT = 16 * 1024  # characters of ASCII from which a copy while it waits would cost something
 MAX_REASON = 123  # bytes: a control frame has 125, the close code takes 2
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 section 5.6.2
@@ -359,13 +360,15 @@ def check_close(code: int | None, reason: str | None) -> tuple[int | None, bytes
     return code, data
 
 
-def payload_of(data: Any) -> tuple[int, bytes | memoryview]:
-    """The opcode and payload bytes of what send() was given.
+def payload_of(data: Any) -> tuple[int, bytes | memoryview | str]:
+    """The opcode and payload bytes of what send() was given; a large text of ASCII only stays as it is.
 
     Raises:
         TypeError: Neither a str nor a C-contiguous buffer.
     """
     if isinstance(data, str):
+        if len(data) >= LARGE_TEXT and type(data) is str and data.isascii():
+            return TEXT, data  # it is its own UTF-8: encoding it can wait until it is sent
         try:
             return TEXT, data.encode("utf-8")
         except UnicodeEncodeError:

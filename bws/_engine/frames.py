@@ -21,6 +21,7 @@ __all__ = [
     "PING",
     "PONG",
     "FrameReader",
+    "Payload",
     "close_payload",
     "frame",
     "head",
@@ -315,6 +316,8 @@ def close_payload(code: int | None, reason: bytes = b"") -> bytes:
 
 # -- sending ------------------------------------------------------------------------------------------
 
+
+Payload = bytes | memoryview | str  # of a frame to be sent; a str has ASCII only: it needs no copy while it waits
 
 _HEAD_16, _HEAD_64 = Struct("!BBH"), Struct("!BBQ")
 

@@ -54,8 +54,8 @@ class Engine(Protocol):
     def start(self) -> None:
         """Begin to connect."""
 
-    def send(self, opcode: int, payload: bytes | memoryview) -> bool:
-        """Send one message; False when it came too late and was dropped."""
+    def send(self, opcode: int, payload: bytes | memoryview | str) -> bool:
+        """Send one message; a str has ASCII only. False when it came too late and was dropped."""
 
     def ping(self, payload: bytes, callback: Callable[[float], object] | None) -> None:
         """Send a ping; its pong is reported if there is a callback."""

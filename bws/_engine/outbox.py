@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -13,12 +12,13 @@ from typing import Any, NamedTuple
 
 from .._system import wait_for
 from .deflate import Deflater
-from .frames import CLOSE, PONG, frame, head, mask, masking_keys
+from .frames import CLOSE, PONG, Payload, frame, head, mask, masking_keys
 
 __all__ = ["WOULD_BLOCK", "Outbox"]
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError)
 TLS_PIECE = 64 * 1024  # bytes: SSL_write tells all or nothing, and must be called again with the same bytes
+CHUNK = 1024 * 1024  # bytes masked and sent at a time
 APART = 16 * 1024  # bytes of payload from which copying it behind its header costs more than a list of both
 GATHER = 64  # frames that wait, given to the operating system in one call; POSIX allows 16, all that we run on 1,024
 
@@ -27,10 +27,11 @@ class _Frame(NamedTuple):
     """A frame, or the header or the rest of one, in the queue."""
 
     end: int  # where it ends in the stream of all that was queued, in bytes
-    data: memoryview
+    data: memoryview | str  # a str has ASCII only
     payload: int  # bytes of the message that it carries, at its end; -1: it is a pong
     packed: int  # bytes of the whole masked payload, when the message is compressed
     total: int  # payload bytes from the beginning of the queue to here, as they were when it was queued
+    key: bytes = b""  # with which `data`, which nobody can change, is masked when it is sent; empty: it is masked
 
 
 class Outbox:
@@ -40,6 +41,9 @@ class Outbox:
     does). So what was given to the operating system is noted by the same call of C code that gives it, and each
     step can be done again: frames have absolute places in the stream, and are removed by comparing with how far the
     stream has gone.
+
+    A large message is masked piece by piece as it goes out, when it cannot change meanwhile: so what waits costs no
+    memory beside the program's own object.
 
     Attributes:
         lock: Whoever holds it writes. With TLS whoever reads takes it too, for the single call: an SSL object
@@ -54,27 +58,29 @@ class Outbox:
     """
 
     __slots__ = (
-        "_at_once", "_busy", "_deflater", "_drained", "_frames", "_gathers", "_key", "_later", "_lost", "_over",
-        "_piece", "_put", "_sock", "_unsure", "_written", "closed", "lock", "pongs", "progress", "stalled", "torn",
-        "waiting",
+        "_at_once", "_busy", "_deflater", "_drained", "_frames", "_gathers", "_key", "_later", "_lost", "_masked",
+        "_over", "_piece", "_put", "_sock", "_unsure", "_written", "closed", "lock", "pongs", "progress", "stalled",
+        "torn", "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self._drained: threading.Condition | None = None  # said when nothing is pending, and when nothing more goes
         self._busy = False  # whether a frame is being made and sent: then a signal handler has to queue
-        self._later: list[tuple[int, bytes, bool]] = []
+        self._later: list[tuple[int, bytes | str, bool]] = []
         # The frame that is being sent past the empty queue: header, data, payload and packed as in _Frame, and what
         # send() returned, as soon as it has.
         self._at_once: list[Any] | None = None
         self._frames: deque[_Frame] = deque()
+        # What is masked of the frames that end there: from where in their data, and the bytes.
+        self._masked: dict[int, tuple[int, bytes]] = {}
         self._written: tuple[int, list[int]] = (0, [])  # how far the stream has gone: a sum, and what is to be added
         self._lost = 0  # payload bytes that were never sent
         self._key = masking_keys().__next__
         self._sock: socket.socket | None = None
         self._over = False  # the socket was there, and is gone
         self._put: Callable[[bytes | memoryview], int] = _closed
-        self._piece = sys.maxsize
+        self._piece = CHUNK
         self._gathers = False  # whether the socket takes several buffers in one call: not with TLS, not on Windows
         self._deflater: Deflater | None = None
         self._unsure = False  # whether the peer may not get what the deflater refers to
@@ -93,13 +99,19 @@ class Outbox:
             else:
                 self._gathers = hasattr(sock, "sendmsg")
 
-    def send(self, opcode: int, payload: bytes | memoryview, message: bool = True) -> bool:
-        """Send a message or a control frame; False when a close frame has gone before."""
+    def send(self, opcode: int, payload: Payload, message: bool = True) -> bool:
+        """Send a message or a control frame; False when a close frame has gone before.
+
+        Args:
+            opcode: That of the frame.
+            payload: The unmasked payload; a str has ASCII only.
+            message: Whether it counts as a message.
+        """
         with self.lock:
             if self.closed:
                 return False
             if self._busy:
-                self._later.append((opcode, bytes(payload), message))
+                self._later.append((opcode, payload if isinstance(payload, str) else bytes(payload), message))
                 return True
             self._busy = True
             try:
@@ -123,26 +135,27 @@ class Outbox:
             if not self.closed:
                 self._frame(*later)
 
-    def _frame(self, opcode: int, payload: bytes | memoryview, message: bool) -> None:
+    def _frame(self, opcode: int, payload: Payload, message: bool) -> None:
         key = self._key()
-        size = len(payload)
-        if opcode == CLOSE:
+        if message:
+            if self._deflater is not None:
+                payload = payload.encode() if isinstance(payload, str) else payload
+                if self._send_packed(self._deflater, opcode, payload, key):
+                    return
+            self._message(opcode, payload, key, len(payload), 0)
+        elif isinstance(payload, str):
+            raise TypeError("control frames carry bytes")
+        elif opcode == CLOSE:
             self._send_close(frame(opcode, payload, key))
-        elif not message:
-            self._transmit(b"", frame(opcode, payload, key), -1 if opcode == PONG else 0)
-        elif self._deflater is not None and self._send_packed(self._deflater, opcode, payload, key):
-            pass
-        elif size < APART:
-            self._transmit(b"", frame(opcode, payload, key), size)
         else:
-            self._message(opcode, payload, key, size, 0)
+            self._transmit(b"", frame(opcode, payload, key), -1 if opcode == PONG else 0)
 
     def _send_close(self, data: bytes) -> None:
         """By way of the queue: it is `closed` when the frame is sure to go, and not before, whatever interrupts."""
         try:
-            self._queue(b"", data, 0, 0, 0)
+            self._queue(b"", memoryview(data), 0, 0)
         finally:
-            if self._over or (self._frames and self._frames[-1].data.obj is data):
+            if self._over or (self._frames and _object(self._frames[-1]) is data):
                 self.closed = True
         self._write()
 
@@ -158,12 +171,25 @@ class Outbox:
         self._unsure = False
         return packed is not None
 
-    def _message(self, opcode: int, body: bytes | memoryview, key: bytes, payload: int, packed: int) -> None:
-        """Send a message that is compressed or not small; see `_Frame`."""
-        if self._gathers and len(body) >= APART:
-            self._transmit(head(opcode, len(body), key, packed > 0), mask(body, key), payload, packed)
-        else:
+    def _message(self, opcode: int, body: Payload, key: bytes, payload: int, packed: int) -> None:
+        """Send a message; see `_Frame`."""
+        size = len(body)
+        if size < APART:
+            body = body.encode() if isinstance(body, str) else body
             self._transmit(b"", frame(opcode, body, key, packed > 0), payload, packed)
+            return
+        header = head(opcode, size, key, packed > 0)
+        if not self._frames and self._sock is not None and self._gathers and size <= CHUNK:
+            body = body.encode() if isinstance(body, str) else body
+            self._transmit(header, mask(body, key), payload, packed)
+            return
+        if not isinstance(body, str):
+            body = memoryview(body)
+            if not isinstance(body.obj, bytes):  # it may be changed when send() has returned
+                body, key = memoryview(mask(body, key)), b""
+        self._queue(header, body, payload, packed, key)
+        if len(self._frames) == 2:
+            self._write()
 
     def write(self) -> None:
         """The socket takes more: give it what waits."""
@@ -236,10 +262,8 @@ class Outbox:
             payload: See `_Frame`.
             packed: See `_Frame`.
         """
-        if self._frames or self._sock is None or len(data) > self._piece:
-            self._queue(header, data, 0, payload, packed)
-            if len(data) > self._piece and len(self._frames) == 1:
-                self._write()
+        if self._frames or self._sock is None:
+            self._queue(header, memoryview(data), payload, packed)
             return
         self._at_once = note = [header, data, payload, packed]
         try:
@@ -266,32 +290,35 @@ class Outbox:
             return
         header, data, payload, packed, done = self._rest()
         if done < len(header) + len(data):
-            self._queue(header, data, done, payload, packed)
+            self._queue(header[done:], memoryview(data)[max(done - len(header), 0) :], payload, packed)
         self._at_once = None
         self.waiting = bool(self._frames) and self._sock is not None and not self.stalled
 
     def _rest(self) -> tuple[bytes, bytes, int, int, int]:
-        """The frame that is sent at once, as for `_queue`; nothing is left of one that is queued, or not there."""
+        """The frame that is sent at once, and what is done of it: all of one that is queued, or not there."""
         header, data, payload, packed, *sent = self._at_once or (b"", b"", 0, 0)
-        queued = bool(self._frames) and self._frames[-1].data.obj is data
+        queued = bool(self._frames) and _object(self._frames[-1]) is data
         return header, data, payload, packed, len(header) + len(data) if queued else sum(sent)
 
-    def _queue(self, header: bytes, data: bytes, sent: int, payload: int, packed: int) -> None:
-        """Queue a frame but for its first `sent` bytes; see `_transmit`."""
-        left = memoryview(data)[max(sent - len(header), 0) :]
-        share = _share(len(left), payload, packed)
+    def _queue(self, header: bytes, data: memoryview | str, payload: int, packed: int, key: bytes = b"") -> None:
+        """Queue a frame, or the rest of one; `header`: what is left of that when it is not in `data`. See `_Frame`."""
+        share = _share(len(data), payload, packed)
         if self._over:
             self._lost += share
             return
-        end, total = self._frames[-1][::4] if self._frames else (self._position(), 0)
+        end, total = self._end_of_queue()
         queued = []
-        if sent < len(header):
-            end += len(header) - sent
-            queued.append(_Frame(end, memoryview(header)[sent:], 0, 0, total))
-        queued.append(_Frame(end + len(left), left, payload, packed, total + share))
+        if header:
+            end += len(header)
+            queued.append(_Frame(end, memoryview(header), 0, 0, total))
+        queued.append(_Frame(end + len(data), data, payload, packed, total + share, key))
         self.pongs += payload < 0
         self._frames.extend(queued)
         self.waiting = self._sock is not None and not self.stalled
+
+    def _end_of_queue(self) -> tuple[int, int]:
+        """`end` and `total` of the last frame."""
+        return self._frames[-1][::4] if self._frames else (self._position(), 0)
 
     def _position(self) -> int:
         """How far the stream of what was queued has gone, in bytes."""
@@ -322,17 +349,19 @@ class Outbox:
             self._written = (position, more)
             while frames and frames[0].end <= position:
                 self.pongs -= frames[0].payload < 0
+                self._masked.pop(frames[0].end, None)
                 frames.popleft()
             if not frames:
                 break
-            end, data, *_ = frames[0]
-            data = data[len(data) - (end - position) :]
+            pieces = self._pieces(position)
             try:
                 # As in _transmit
-                if self._gathers and len(frames) > 1:
-                    more.extend(map(sock.sendmsg, ([data, *(queued.data for queued in islice(frames, 1, GATHER))],)))
+                if len(pieces) == 1:
+                    more.extend(map(self._put, pieces))
+                elif self._gathers:
+                    more.extend(map(sock.sendmsg, (pieces,)))
                 else:
-                    more.extend(map(self._put, (data[: self._piece],)))
+                    more.extend(map(self._put, (b"".join(pieces),)))
             except WOULD_BLOCK as exc:
                 self.stalled = isinstance(exc, ssl.SSLWantReadError)
                 break
@@ -345,7 +374,36 @@ class Outbox:
             self.progress += 1
         if not frames:
             self.pongs = 0
+            self._masked.clear()
         self.waiting = bool(frames) and self._sock is not None and not self.stalled
+
+    def _pieces(self, position: int) -> list[memoryview]:
+        """What comes next in the stream, masked; one write's worth."""
+        pieces: list[memoryview] = []
+        room = self._piece
+        for queued in islice(self._frames, GATHER):
+            start = len(queued.data) - (queued.end - position)
+            part = self._part(queued, start, room)
+            pieces.append(part)
+            position += len(part)
+            room -= len(part)
+            if position < queued.end or room <= 0:
+                break
+        return pieces
+
+    def _part(self, queued: _Frame, start: int, size: int) -> memoryview:
+        """Some of a frame's data, masked: at most `size` bytes from `start`."""
+        data = queued.data
+        if not queued.key and not isinstance(data, str):
+            return data[start : start + size]
+        first, masked = self._masked.get(queued.end, (0, b""))
+        if not first <= start < first + len(masked):
+            part, turn = data[start : start + size], start % 4
+            masked = mask(part.encode() if isinstance(part, str) else part, queued.key[turn:] + queued.key[:turn])
+            # Kept for when the operating system takes only some of it.
+            first = start
+            self._masked[queued.end] = first, masked
+        return memoryview(masked)[start - first : start - first + size]
 
     def _end(self) -> None:
         """Nothing goes out any more: what is queued is lost."""
@@ -355,6 +413,7 @@ class Outbox:
             self._lost += lost
         self._sock, self._put = None, _closed
         self._frames.clear()
+        self._masked.clear()
         self.pongs = 0
         self.waiting = False
 
@@ -367,6 +426,11 @@ class Outbox:
     def _notify(self) -> None:
         if self._drained is not None:
             self._drained.notify_all()
+
+
+def _object(queued: _Frame) -> object:
+    """What its data is a view of."""
+    return queued.data.obj if isinstance(queued.data, memoryview) else queued.data
 
 
 def _closed(data: bytes | memoryview) -> int:

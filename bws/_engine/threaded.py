@@ -19,7 +19,7 @@ from ..errors import ProtocolError
 from . import handshake
 from .connect import connect
 from .deflate import Deflater, Inflater
-from .frames import CLOSE, PING, PONG, FrameReader, close_payload, parse_close
+from .frames import CLOSE, PING, PONG, FrameReader, Payload, close_payload, parse_close
 from .interface import CloseFrame, Item, Listener, Opened, Pong
 from .outbox import WOULD_BLOCK, Outbox
 from .patience import Aborted, Patience, explained, read, write
@@ -66,6 +66,7 @@ class ThreadedEngine:
         "_patience",
         "_peer_close",
         "_pings",
+        "_polls_write",
         "_pong_due",
         "_progress",
         "_reader",
@@ -92,6 +93,7 @@ class ThreadedEngine:
         self._patience: Patience | None = None  # while connecting
         self._tls = False
         self._full = False  # whether the last recv() brought as much as it might
+        self._polls_write = False  # whether who waits for the network waits for the socket to be writable, too
         self._write_to_read = False  # TLS has to write something before it can read on
         # Reading; guarded by _io.
         self._io = threading.Lock()
@@ -126,7 +128,7 @@ class ThreadedEngine:
             dismiss(self._relief)
             raise
 
-    def send(self, opcode: int, payload: bytes | memoryview, message: bool = True) -> bool:
+    def send(self, opcode: int, payload: Payload, message: bool = True) -> bool:
         if log.isEnabledFor(logging.DEBUG):
             self._log_frame(opcode, payload)
         try:
@@ -135,7 +137,7 @@ class ThreadedEngine:
             self._outbox.write()  # a signal handler raised: what it interrupted is brought to an end
             raise
         finally:
-            if self._outbox.waiting or self._outbox.torn:
+            if (self._outbox.waiting and not self._polls_write) or self._outbox.torn:
                 self.wake()
 
     def ping(self, payload: bytes, callback: Callable[[float], object] | None) -> None:
@@ -143,9 +145,10 @@ class ThreadedEngine:
             self._pings.append((payload, callback, time.perf_counter()))
         self.send(PING, payload, message=False)
 
-    def _log_frame(self, opcode: int, payload: bytes | memoryview) -> None:
-        start = brief(bytes(payload[:40])) + ("..." if len(payload) > 40 else "")
-        log.debug("%s > opcode %d, %d bytes: %s", self._thread.name, opcode, len(payload), start)
+    def _log_frame(self, opcode: int, payload: Payload) -> None:
+        start = payload[:40]
+        shown = brief(start.encode() if isinstance(start, str) else bytes(start)) + "..." * (len(payload) > 40)
+        log.debug("%s > opcode %d, %d bytes: %s", self._thread.name, opcode, len(payload), shown)
 
     def close(self, code: int | None, reason: bytes) -> None:
         self._closing = True
@@ -341,7 +344,11 @@ class ThreadedEngine:
             pong = self._pong_due
             timers = (self._close_due, self._draining, self._next_ping, None if pong is None else pong[0])
             due = min((timer for timer in timers if timer is not None), default=None)
-        return sock.fileno(), self._may_read(), self._outbox.waiting or self._write_to_read, due
+        # In this order: who queues something after the second line finds that nobody waits for the socket, and wakes.
+        self._polls_write = False
+        write = self._outbox.waiting or self._write_to_read
+        self._polls_write = write
+        return sock.fileno(), self._may_read(), write, due
 
     def _may_read(self) -> bool:
         """Backpressure: whether what was read is being taken."""

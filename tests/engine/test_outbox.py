@@ -6,7 +6,8 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import cast
 
@@ -42,6 +43,13 @@ class Narrow:
         self.room -= size
         self.taken += data[:size]
         return size
+
+
+class Gathering(Narrow):
+    """A socket that takes several buffers in one call."""
+
+    def sendmsg(self, buffers: Sequence[bytes | memoryview]) -> int:
+        return self.send(b"".join(buffers))
 
 
 class Frames:
@@ -163,6 +171,65 @@ def test_whatever_the_socket_takes_order_and_counters_are_right(script: list[tup
     box.write()
     assert frames(sock) == expected
     assert (box.pending(), box.pongs, box.waiting) == (0, 0, False)
+
+
+LARGE = st.sampled_from([0, 5, 16 * 1024, 16 * 1024 + 1, 65_537, 300_001, (1 << 20) + 3])  # bytes
+KINDS: dict[str, Callable[[bytes], bytes | memoryview | str]] = {
+    "str": lambda data: data.decode("ascii"),
+    "bytes": lambda data: data,
+    "part of bytes": lambda data: memoryview(b"<" + data + b">")[1:-1],
+    "changed afterwards": lambda data: memoryview(bytearray(data)),
+}
+
+
+@pytest.mark.parametrize("kind", [Narrow, Gathering])
+@given(
+    script=st.lists(st.one_of(st.tuples(st.sampled_from(list(KINDS)), LARGE), st.integers(0, 900_000)), max_size=12),
+    step=st.sampled_from([1 << 30, 100_000, 16_001]),
+)
+@settings(max_examples=60, deadline=None)
+def test_large_messages_are_right_wherever_the_socket_cuts_them(
+    kind: type[Narrow], script: list[tuple[str, int] | int], step: int
+) -> None:
+    sock = kind(step=step)
+    box = outbox(sock)
+    expected: list[tuple[int, bytes]] = []
+    for number, entry in enumerate(script):
+        if isinstance(entry, int):
+            sock.room += entry
+            box.write()
+        else:
+            what, size = entry
+            data = (b"%d abcdefghijklmnopqrstuvw" % number * (size // 24 + 1))[:size]
+            payload = KINDS[what](data)
+            assert box.send(TEXT if what == "str" else BINARY, payload)
+            if what == "changed afterwards" and isinstance(payload, memoryview):
+                payload[:] = bytes(size)
+            expected.append((TEXT if what == "str" else BINARY, data))
+        seen = Frames(bytes(sock.taken))
+        assert seen.whole == expected[: len(seen.whole)]
+        assert box.pending() == sum(len(data) for _, data in expected) - seen.payload
+        assert box.waiting == (len(seen.whole) < len(expected))
+    sock.room = 1 << 30
+    box.write()
+    assert frames(sock) == expected
+    assert (box.pending(), box.waiting) == (0, False)
+
+
+def test_messages_that_wait_cost_no_memory_beside_the_program_s_own() -> None:
+    sock = Gathering(1_000_000)
+    box = outbox(sock)
+    text, data = "x" * (8 << 20), bytes(8 << 20)
+    tracemalloc.start()
+    try:
+        for _ in range(100):
+            box.send(TEXT, text)
+            box.send(BINARY, memoryview(data))
+        held = tracemalloc.get_traced_memory()[0] - len(sock.taken)
+    finally:
+        tracemalloc.stop()
+    assert held < 2 << 20
+    assert box.pending() > 1_500 << 20
 
 
 def test_a_buffer_that_is_changed_after_sending_changes_nothing() -> None:
@@ -376,9 +443,10 @@ ROOMS = (0, 3, 7, 1 << 20)  # bytes that a socket takes at once
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("room", ROOMS)
-def test_a_signal_handler_may_look_and_send_at_any_point(size: int, room: int) -> None:
+@pytest.mark.parametrize("kind", [Narrow, Gathering])
+def test_a_signal_handler_may_look_and_send_at_any_point(kind: type[Narrow], size: int, room: int) -> None:
     for points in range(1000):
-        sock = Narrow(room)
+        sock = kind(room)
         box = outbox(sock)
 
         def handler(box: Outbox = box) -> None:
@@ -402,13 +470,14 @@ def test_a_signal_handler_may_look_and_send_at_any_point(size: int, room: int) -
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("room", ROOMS)
-def test_a_signal_handler_may_send_and_raise_at_any_point(size: int, room: int) -> None:
+@pytest.mark.parametrize("kind", [Narrow, Gathering])
+def test_a_signal_handler_may_send_and_raise_at_any_point(kind: type[Narrow], size: int, room: int) -> None:
     def handler() -> None:
         box.send(TEXT, b"handler")
         raise KeyboardInterrupt
 
     for points in range(1000):
-        sock = Narrow(room)
+        sock = kind(room)
         box = outbox(sock)
         with Signal(points, handler) as signal:
             try:
