@@ -121,7 +121,10 @@ class Outbox:
                     self._send_later()
                     if self.closed:
                         return False
-                self._frame(opcode, payload, message)
+                if self._deflater is None and message and len(payload) < APART and not isinstance(payload, str):
+                    self._transmit(b"", frame(opcode, payload, self._key()), len(payload))  # as below, in one step
+                else:
+                    self._frame(opcode, payload, message)
             finally:
                 self._busy = False
             if self._later:

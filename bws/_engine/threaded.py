@@ -355,9 +355,10 @@ class ThreadedEngine:
         if self._outbox.pongs > MAX_PONGS:
             return False
         # After close() what waits is of no use any more, and the peer's close frame is wanted.
+        reader = self._reader
         return self._closing or (
-            self._reader.waiting <= HIGH_WATER_BYTES
-            and len(self._reader.items) <= HIGH_WATER_ITEMS
+            reader.waiting <= HIGH_WATER_BYTES
+            and len(reader.items) <= HIGH_WATER_ITEMS
             and not self._listener.congested()
         )
 
