@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import queue
+import signal
 import subprocess
 import sys
 import textwrap
@@ -24,6 +25,10 @@ pytest_plugins = ["bws.testing.pytest_plugin", "pytester"]
 
 if not hasattr(os, "fork"):
     collect_ignore = ["test_fork.py"]
+
+# A shell has Ctrl-C ignored in what it runs in the background, and so would the programs that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TYPES = ("open", "message", "error", "close")
 TIMEOUT = 15.0  # seconds; only a test that fails waits so long
