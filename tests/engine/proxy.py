@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import select
 import socket
 import ssl
 import threading
@@ -130,18 +131,34 @@ class Proxy:
                 self.deny(client, "connection")
                 return
             self.accept(client)
-            back = threading.Thread(target=self._copy, args=(server, client), daemon=True)
-            back.start()
-            self._copy(client, server)
-            back.join(PATIENCE)
+            with contextlib.suppress(OSError):
+                self._carry(client, server)
 
     @staticmethod
-    def _copy(source: socket.socket, drain: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                drain.sendall(data)
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(drain, socket.SHUT_WR)  # not SSLSocket's, after which nothing could be read
+    def _carry(one: socket.socket, other: socket.socket) -> None:
+        """Both ways on this thread: two threads in one TLS connection at a time damage what it sends."""
+        ways = [(one, other), (other, one)]
+        waiting = {one: b"", other: b""}  # what an end has not taken yet
+        ended: set[socket.socket] = set()  # who says no more
+        for sock in waiting:
+            sock.setblocking(False)
+        while len(ended) < 2 or any(waiting.values()):
+            moved = False
+            for source, drain in ways:
+                with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    if not waiting[drain] and source not in ended:
+                        waiting[drain] = source.recv(65536)
+                        moved = True
+                        if not waiting[drain]:
+                            ended.add(source)
+                            socket.socket.shutdown(drain, socket.SHUT_WR)  # after SSLSocket's nothing could be read
+                    if waiting[drain]:
+                        waiting[drain] = waiting[drain][drain.send(waiting[drain]) :]
+                        moved = True
+            if not moved:
+                reading = [source for source, drain in ways if source not in ended and not waiting[drain]]
+                if not any(select.select(reading, [sock for sock in waiting if waiting[sock]], [], PATIENCE)):
+                    return
 
     # -- what the protocol is
 
