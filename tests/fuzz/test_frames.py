@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from bws._engine.deflate import Agreement
@@ -169,8 +169,6 @@ RULES = [
 def test_the_streams_break_every_rule_and_many_break_none() -> None:
     seen: dict[str, int] = dict.fromkeys([*RULES, "fine", "closed"], 0)
 
-    @given(streams.streams)
-    @settings(examples(1), max_examples=5000, derandomize=True)
     def look(data: bytes) -> None:
         got = bws(cut(data, [1] * LONG))
         for rule in RULES:
@@ -178,6 +176,11 @@ def test_the_streams_break_every_rule_and_many_break_none() -> None:
         seen["fine"] += got.code is None and len(got.items) > 1
         seen["closed"] += got.closed
 
-    look()
+    # As many as it takes, at most 5,000: the same ones each time.
+    batch = settings(examples(1), max_examples=500, derandomize=False)
+    for number in range(10):
+        seed(number)(batch(given(streams.streams)(look)))()
+        if min(seen.values()) > 0 and seen["fine"] > 100:
+            break
     assert min(seen.values()) > 0, seen
     assert seen["fine"] > 100
