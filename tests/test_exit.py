@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from tests.conftest import run_python
 from tests.wire.frames import CLOSE, TEXT, frame
-from tests.wire.server import Connection, ScriptedServer
+from tests.wire.server import Connection, Script, ScriptedServer
 
 SECONDS = 2.0  # that the exit may take, however many sockets there are
 SOCKETS = 100
@@ -123,21 +125,33 @@ def _reads_nothing(c: Connection) -> None:
     c.wait_for(threading.Event())
 
 
-@pytest.mark.parametrize(
-    ("script", "body"),
-    [
-        (_silent, "bws.WebSocket(urls[0])"),
-        (_silent, "ws = bws.WebSocket(urls[0], dispatch=lambda fn: None); ws.bind('open', print)"),
-        (_deaf, "ws = bws.WebSocket(urls[0]); ws.wait_open(20)"),
-        (_reads_nothing, "ws = bws.WebSocket(urls[0]); ws.wait_open(20); ws.send(b'x' * (64 << 20))"),
-        (tick, "q = []; ws = bws.WebSocket(urls[0], dispatch=q.append); time.sleep(0.1)"),
-        (tick, "ws = bws.WebSocket(urls[0]); ws.bind('message', lambda: time.sleep(60)); ws.wait_open(20)"),
-    ],
-)
-def test_nothing_keeps_the_interpreter(script: object, body: str) -> None:
+KEEPERS: list[tuple[Script, str]] = [
+    (_silent, "bws.WebSocket(urls[0])"),
+    (_silent, "ws = bws.WebSocket(urls[0], dispatch=lambda fn: None); ws.bind('open', print)"),
+    (_deaf, "ws = bws.WebSocket(urls[0]); ws.wait_open(20)"),
+    (_reads_nothing, "ws = bws.WebSocket(urls[0]); ws.wait_open(20); ws.send(b'x' * (64 << 20))"),
+    (tick, "q = []; ws = bws.WebSocket(urls[0], dispatch=q.append); time.sleep(0.1)"),
+    (tick, "ws = bws.WebSocket(urls[0]); ws.bind('message', lambda: time.sleep(60)); ws.wait_open(20)"),
+]
+
+
+def _kept(keeper: tuple[Script, str]) -> subprocess.CompletedProcess[str]:
+    script, body = keeper
+    with ScriptedServer(script, receive_buffer=4096) as server:
+        return run(body, server.url)
+
+
+@pytest.fixture(scope="module")
+def keepers() -> Iterator[list[Future[subprocess.CompletedProcess[str]]]]:
+    """The programs, on their way: they mostly wait, so two run at a time."""
+    with ThreadPoolExecutor(2) as pool:
+        yield [pool.submit(_kept, keeper) for keeper in KEEPERS]
+
+
+@pytest.mark.parametrize("number", range(len(KEEPERS)))
+def test_nothing_keeps_the_interpreter(number: int, keepers: list[Future[subprocess.CompletedProcess[str]]]) -> None:
     """Not a server that is silent, one that never answers or reads, a loop that is gone, a handler that hangs."""
-    with ScriptedServer(script, receive_buffer=4096) as server:  # type: ignore[arg-type]
-        done = run(body, server.url)
+    done = keepers[number].result()
     assert (done.returncode, done.stderr) == (0, "")
     assert float(done.stdout.split()[-1]) < SECONDS + 0.5  # these use up the time there is
 

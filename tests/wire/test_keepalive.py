@@ -48,7 +48,7 @@ def test_after_close_a_ping_that_was_not_answered_is_of_no_matter(play: Play) ->
         r.ws.close(1000)
 
     # The pong is due before the next ping, and both before close_timeout, whose end is no failure.
-    played = play(script, start=start, ping_interval=1, ping_timeout=0.5, close_timeout=2)
+    played = play(script, start=start, ping_interval=0.6, ping_timeout=0.5, close_timeout=1)
     assert played.entries == [("open", 1), ("close", 3, 1006, "", False)]
     assert "close_timeout" in str(played.recorder.events[-1].error)
 
