@@ -47,7 +47,7 @@ METHODS = {
     "wait_closed": "(timeout=None)",
     "wait_open": "(timeout=None)",
 }
-ATTRIBUTES = {"binaryType", "bufferedAmount", "extensions", "protocol", "readyState", "url"}
+ATTRIBUTES = ["binaryType", "bufferedAmount", "extensions", "protocol", "readyState", "url"]
 CONSTANTS = {"CONNECTING": 0, "OPEN": 1, "CLOSING": 2, "CLOSED": 3}
 ON = {"onopen", "onmessage", "onerror", "onclose"}
 
