@@ -146,9 +146,9 @@ class Outbox:
                 if self._send_packed(self._deflater, opcode, payload, key):
                     return
             self._message(opcode, payload, key, len(payload), 0)
-        elif isinstance(payload, str):
-            raise TypeError("control frames carry bytes")
-        elif opcode == CLOSE:
+            return
+        assert not isinstance(payload, str)
+        if opcode == CLOSE:
             self._send_close(frame(opcode, payload, key))
         else:
             self._transmit(b"", frame(opcode, payload, key), -1 if opcode == PONG else 0)
