@@ -27,7 +27,7 @@ class _Frame(NamedTuple):
     """A frame, or the header or the rest of one, in the queue."""
 
     end: int  # where it ends in the stream of all that was queued, in bytes
-    data: memoryview | str  # a str has ASCII only
+    data: Any  # memoryview; or, with a key, a str that has ASCII only
     payload: int  # bytes of the message that it carries, at its end; -1: it is a pong
     packed: int  # bytes of the whole masked payload, when the message is compressed
     total: int  # payload bytes from the beginning of the queue to here, as they were when it was queued
@@ -158,7 +158,8 @@ class Outbox:
         try:
             self._queue(b"", memoryview(data), 0, 0)
         finally:
-            if self._over or (self._frames and _object(self._frames[-1]) is data):
+            # No call here: after one, another signal handler could raise.
+            if self._over or (self._frames and not self._frames[-1].key and self._frames[-1].data.obj is data):
                 self.closed = True
         self._write()
 
@@ -300,7 +301,7 @@ class Outbox:
     def _rest(self) -> tuple[bytes, bytes, int, int, int]:
         """The frame that is sent at once, and what is done of it: all of one that is queued, or not there."""
         header, data, payload, packed, *sent = self._at_once or (b"", b"", 0, 0)
-        queued = bool(self._frames) and _object(self._frames[-1]) is data
+        queued = bool(self._frames) and not self._frames[-1].key and self._frames[-1].data.obj is data
         return header, data, payload, packed, len(header) + len(data) if queued else sum(sent)
 
     def _queue(self, header: bytes, data: memoryview | str, payload: int, packed: int, key: bytes = b"") -> None:
@@ -396,12 +397,12 @@ class Outbox:
 
     def _part(self, queued: _Frame, start: int, size: int) -> memoryview:
         """Some of a frame's data, masked: at most `size` bytes from `start`."""
-        data = queued.data
-        if not queued.key and not isinstance(data, str):
-            return data[start : start + size]
+        if not queued.key:
+            view: memoryview = queued.data
+            return view[start : start + size]
         first, masked = self._masked.get(queued.end, (0, b""))
         if not first <= start < first + len(masked):
-            part, turn = data[start : start + size], start % 4
+            part, turn = queued.data[start : start + size], start % 4
             masked = mask(part.encode() if isinstance(part, str) else part, queued.key[turn:] + queued.key[:turn])
             # Kept for when the operating system takes only some of it.
             first = start
@@ -429,11 +430,6 @@ class Outbox:
     def _notify(self) -> None:
         if self._drained is not None:
             self._drained.notify_all()
-
-
-def _object(queued: _Frame) -> object:
-    """What its data is a view of."""
-    return queued.data.obj if isinstance(queued.data, memoryview) else queued.data
 
 
 def _closed(data: bytes | memoryview) -> int:
