@@ -11,6 +11,7 @@ from typing import TypeVar
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
+from ._checks import brief, check_timeout, told
 from ._connection import Connection
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
+        self.running = False
         self.messages: list[str | bytes] = []
         self.unread: deque[str | bytes] = deque()  # those that no next_message() has returned
         self.closes: list[tuple[int, str]] = []
@@ -105,25 +107,45 @@ class Ledger:
         """The connections that are not CLOSED; call it with ``changed`` held."""
         return [connection for connection in self.connections if connection.state is not State.CLOSED]
 
-    def next_of(self, waiting: deque[T], timeout: float, what: str) -> T:
+    def next_of(self, waiting: deque[T], timeout: float | None, what: str, messages: list[str | bytes]) -> T:
+        """The first of those that wait; ``messages`` is what to tell of when none comes."""
+        limit = check_timeout(timeout)
         with self.changed:
-            if not self.changed.wait_for(lambda: waiting, timeout):
+            if not self.changed.wait_for(lambda: waiting, limit):
+                here = "" if self.running else "; the server is not running"
+                if self.request is None:
+                    here += "; nobody has connected"
                 raise TimeoutError(
-                    f"no further {what} within {timeout:g} s; so far {len(self.messages)} messages were received "
-                    f"and {len(self.closes)} connections ended"
+                    f"no further {what} within {limit:g} s{here}; so far {told(messages, 'message', 'came')}, and "
+                    f"{told(self.closes, 'connection', 'ended')}"
                 )
             return waiting.popleft()
 
-    def clients(self, timeout: float, choice: Choice, whom: str) -> list[Connection]:
+    def clients(self, timeout: float | None, choice: Choice, whom: str) -> list[Connection]:
         """The connections that are chosen; waits for the first one when there is none."""
+        limit = check_timeout(timeout)
 
         def chosen() -> list[Connection]:
             return [connection for connection in self.alive() if choice(connection)]
 
         with self.changed:
-            if not self.changed.wait_for(chosen, timeout):
-                raise TimeoutError(f"no {whom} connected within {timeout:g} s")
-            return chosen()
+            self.changed.wait_for(lambda: chosen() or not self.running, limit)
+            found = chosen()
+            if not found and not self.running:
+                raise RuntimeError(f"no {whom} connected: the server is not running any more")
+            if not found:
+                others = ", ".join(sorted({path_of(c.request) for c in self.alive() if c.request is not None}))
+                raise TimeoutError(
+                    f"no {whom} connected within {limit:g} s; "
+                    + (f"there are clients of: {brief(others)}" if others else "nobody is")
+                )
+            return found
+
+    def set_running(self, running: bool) -> None:
+        """Note that the server has started, or is about to stop; who waits for a client then gives up."""
+        with self.changed:
+            self.running = running
+            self.changed.notify_all()
 
 
 def path_of(request: Request) -> str:

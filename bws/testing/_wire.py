@@ -29,6 +29,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
+from ._checks import check_text
 from ._connection import Connection
 from ._ledger import Ledger
 
@@ -78,6 +79,8 @@ class Wire:
         self._loop = asyncio.SelectorEventLoop()
         self._loop.set_exception_handler(_note_quietly)
         self._loop.set_debug(False)  # python -X dev would report slow callbacks on stderr
+        self._calls = threading.Lock()  # guards the next one: what is asked of the loop is done before it is closed
+        self._ended = False
         # These belong to the loop's thread.
         self._stop_asked = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()  # the loop itself has only weak references to tasks
@@ -94,7 +97,11 @@ class Wire:
         self._thread.join()
 
     def call(self, action: Callable[[], T]) -> T:
-        """Run a function, one that does not wait, on the loop's thread; returns what it returns."""
+        """Run a function, one that does not wait, on the loop's thread; returns what it returns.
+
+        Raises:
+            RuntimeError: The server has been stopped meanwhile.
+        """
         done: Future[T] = Future()
 
         def run() -> None:
@@ -103,7 +110,10 @@ class Wire:
             except BaseException as error:
                 done.set_exception(error)
 
-        self._loop.call_soon_threadsafe(run)
+        with self._calls:
+            if self._ended:
+                raise RuntimeError(f"the server on port {self.port} is not running any more")
+            self._loop.call_soon_threadsafe(run)
         return done.result(CALL_TIMEOUT)
 
     # --- asked for by tests ---
@@ -157,7 +167,9 @@ class Wire:
                 raise
             self._started.set_exception(error)
         finally:
-            self._loop.run_until_complete(_cancel_all())
+            with self._calls:
+                self._ended = True
+            self._loop.run_until_complete(_cancel_all())  # and all that was asked for before that
             self._loop.close()
 
     async def _serve(self) -> None:
@@ -290,8 +302,11 @@ class Listener(socket.socket):
 
 def refusal(status: int, headers: Mapping[str, str], body: str) -> Response:
     """An HTTP response instead of the handshake."""
-    if not 200 <= status <= 599:
+    if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
         raise ValueError(f"status must be an HTTP status from 200 to 599, not {status!r}")
+    check_text("body", body)
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers must be a mapping of names to values, not {headers!r}")
     content = body.encode()
     fields = Headers({"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(content))})
     fields["Connection"] = "close"
@@ -303,7 +318,10 @@ def refusal(status: int, headers: Mapping[str, str], body: str) -> Response:
 
 
 def check_close(code: int | None, reason: str) -> None:
-    """Raise ``ValueError`` for what cannot be in a close frame."""
+    """Raise ``ValueError`` for what cannot be in a close frame, ``TypeError`` for what is no code or reason at all."""
+    check_text("reason", reason)
+    if code is not None and (isinstance(code, bool) or not isinstance(code, int)):
+        raise TypeError(f"code must be an int or None, not {code!r}")
     if code is None:
         if reason:
             raise ValueError("an empty close frame (code None) has no reason")

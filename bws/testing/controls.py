@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ._checks import check_number, check_text
+
 if TYPE_CHECKING:
     from websockets.datastructures import Headers
     from websockets.http11 import Request
@@ -48,34 +50,41 @@ class Controls(ABC):
     def _set_rate(self, rate: float | None) -> None:
         """Note it."""
 
-    def send(self, data: str | bytes, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def send(self, data: str | bytes, timeout: float | None = DEFAULT_TIMEOUT) -> None:
         """Send a message to every client, text as text and bytes as binary; one that does not read blocks nothing.
 
         Args:
             data: The message.
-            timeout: Seconds to wait for a client when none is connected.
+            timeout: Seconds to wait for a client when none is connected; None for no limit.
 
         Raises:
             TimeoutError: No client is connected.
             RuntimeError: The server is not running.
+            TypeError: It is no message.
         """
+        if not isinstance(data, (str, bytes, bytearray, memoryview)):
+            raise TypeError(f"data must be str or bytes, not {data!r}")
         wire = self._running()
         wire.send(self._open_clients(timeout), data)
 
-    def send_raw(self, data: bytes | bytearray | memoryview, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def send_raw(self, data: bytes | bytearray | memoryview, timeout: float | None = DEFAULT_TIMEOUT) -> None:
         """Send bytes as they are, so that a client can be tested with what breaks the protocol.
 
         They go to every client that is connected, and to those whose handshake is stalled: these get their answer so.
 
         Args:
             data: What to put on the wire, such as a reserved opcode, or half a frame.
-            timeout: Seconds to wait for a client when none is connected.
+            timeout: Seconds to wait for a client when none is connected; None for no limit.
 
         Raises:
             TimeoutError: No client is connected.
             RuntimeError: The server is not running.
+            TypeError: It is something else.
         """
         from websockets.protocol import State
+
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"data must be bytes, not {data!r}")
 
         def listens(connection: Connection) -> bool:
             waits = connection.state is State.CONNECTING and not connection.flowing.is_set()
@@ -84,13 +93,13 @@ class Controls(ABC):
         wire = self._running()
         wire.send_raw(self._ledger.clients(timeout, listens, self._whom), bytes(data))
 
-    def close(self, code: int | None = 1000, reason: str = "", timeout: float = DEFAULT_TIMEOUT) -> None:
+    def close(self, code: int | None = 1000, reason: str = "", timeout: float | None = DEFAULT_TIMEOUT) -> None:
         """Send a close frame to every client. The handshake goes on by itself, see ``EchoServer.next_close``.
 
         Args:
             code: The close code, or None for an empty close frame.
             reason: At most 123 bytes of UTF-8.
-            timeout: Seconds to wait for a client when none is connected.
+            timeout: Seconds to wait for a client when none is connected; None for no limit.
 
         Raises:
             ValueError: The code may not be in a close frame, or the reason is too long.
@@ -103,11 +112,11 @@ class Controls(ABC):
         wire = self._running()
         wire.close(self._open_clients(timeout), code, reason)
 
-    def drop(self, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def drop(self, timeout: float | None = DEFAULT_TIMEOUT) -> None:
         """Cut every client off with a TCP reset, without a close frame; also those that still shake hands.
 
         Args:
-            timeout: Seconds to wait for a client when none is connected.
+            timeout: Seconds to wait for a client when none is connected; None for no limit.
 
         Raises:
             TimeoutError: No client is connected.
@@ -152,8 +161,8 @@ class Controls(ABC):
             ValueError: It is not a positive number.
             RuntimeError: The server is not running.
         """
-        if bytes_per_s is not None and not bytes_per_s > 0:
-            raise ValueError(f"bytes_per_s must be a positive number or None, not {bytes_per_s!r}")
+        if bytes_per_s is not None:
+            check_number("bytes_per_s", bytes_per_s, (int, float), "a positive number or None")
         wire = self._running()
         with self._ledger.changed:
             self._set_rate(bytes_per_s)
@@ -191,8 +200,8 @@ class Scope(Controls):
         """
         from ._wire import refusal
 
-        if times is not None and times < 1:
-            raise ValueError(f"times must be a positive number or None, not {times!r}")
+        if times is not None:
+            check_number("times", times, (int,), "a positive number or None")
         response = None if status is None else refusal(status, headers or {}, body)
         with self._ledger.changed:
             rule = self._ledger.rules[self._path]
@@ -212,6 +221,7 @@ class Route(Scope):
     """The clients of one path of an ``EchoServer``, present and future ones; made by ``server.at("/path")``."""
 
     def __init__(self, server: Scope, path: str) -> None:
+        check_text("path", path)
         if not path.startswith("/") or "?" in path or "#" in path:
             raise ValueError(f"path must start with a slash and have no query, not {path!r}")
         self._server = server
@@ -259,16 +269,16 @@ class Client(Controls):
         with self._ledger.changed:
             return list(self._connection.messages)
 
-    def next_message(self, timeout: float = DEFAULT_TIMEOUT) -> str | bytes:
+    def next_message(self, timeout: float | None = DEFAULT_TIMEOUT) -> str | bytes:
         """Its first message that no earlier call has returned; ``server.next_message()`` returns it once more.
 
         Args:
-            timeout: Seconds to wait for it.
+            timeout: Seconds to wait for it; None for no limit.
 
         Raises:
             TimeoutError: None came in time.
         """
-        return self._ledger.next_of(self._connection.unread, timeout, f"message of the client of {self.path}")
+        return self._ledger.next_of(self._connection.unread, timeout, f"message of the client of {self.path}", self._connection.messages)
 
     @property
     def _request(self) -> Request:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ._checks import check_port, check_text, strings
 from .controls import DEFAULT_TIMEOUT, Client, Route, Scope
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class EchoServer(Scope):
 
     Raises:
         ImportError: ``websockets`` (or, with ``tls=True``, ``trustme``) is not installed.
+        TypeError: An argument is of another type.
+        ValueError: ``port`` is none.
     """
 
     def __init__(
@@ -83,13 +86,16 @@ class EchoServer(Scope):
         from ._ledger import Ledger
         from ._wire import Behaviour
 
-        if isinstance(subprotocols, str):
-            raise TypeError(f"subprotocols must be a sequence of str, not {subprotocols!r}")
+        check_text("host", host)
+        check_port(port)
+        if not isinstance(tls, (bool, ssl.SSLContext)):
+            raise TypeError(f"tls must be True, False or an ssl.SSLContext, not {tls!r}")
+        names, spoken = strings("tls_names", tls_names), strings("subprotocols", subprotocols)
         self._host = host
         self._wanted_port = port
         self._ca: trustme.CA | None = None
-        context = tls if isinstance(tls, ssl.SSLContext) else self._make_certificate(tls_names) if tls else None
-        self._behaviour = Behaviour(context, tuple(subprotocols), compression, echo, keep_messages)
+        context = tls if isinstance(tls, ssl.SSLContext) else self._make_certificate(names) if tls else None
+        self._behaviour = Behaviour(context, spoken, compression, echo, keep_messages)
         self._whom = "client"
         self._ledger = Ledger()
         self._lifecycle = threading.Lock()  # guards start and stop; nothing else takes it
@@ -132,6 +138,7 @@ class EchoServer(Scope):
             wire = Wire(self._host, self._wanted_port, self._behaviour, self._ledger)
             wire.start()
             self._port, self._wire = wire.port, wire
+            self._ledger.set_running(True)
         return self
 
     def stop(self) -> None:
@@ -141,6 +148,7 @@ class EchoServer(Scope):
         """
         with self._lifecycle:
             if self._wire is not None:
+                self._ledger.set_running(False)
                 self._wire.stop()
                 self._wire = None
                 with self._ledger.changed:
@@ -227,16 +235,16 @@ class EchoServer(Scope):
         with self._ledger.changed:
             return [Client(self, c) for c in self._ledger.alive() if c.state is State.OPEN]
 
-    def next_client(self, timeout: float = DEFAULT_TIMEOUT) -> Client:
+    def next_client(self, timeout: float | None = DEFAULT_TIMEOUT) -> Client:
         """The first client that no earlier call has returned; it may have gone since.
 
         Args:
-            timeout: Seconds to wait for it.
+            timeout: Seconds to wait for it; None for no limit.
 
         Raises:
             TimeoutError: None came in time.
         """
-        return Client(self, self._ledger.next_of(self._ledger.unmet, timeout, "client"))
+        return Client(self, self._ledger.next_of(self._ledger.unmet, timeout, "client", self._ledger.messages))
 
     # --- what the clients said ---
 
@@ -246,16 +254,16 @@ class EchoServer(Scope):
         with self._ledger.changed:
             return list(self._ledger.messages)
 
-    def next_message(self, timeout: float = DEFAULT_TIMEOUT) -> str | bytes:
+    def next_message(self, timeout: float | None = DEFAULT_TIMEOUT) -> str | bytes:
         """The first message that no earlier call has returned.
 
         Args:
-            timeout: Seconds to wait for it.
+            timeout: Seconds to wait for it; None for no limit.
 
         Raises:
             TimeoutError: None came in time.
         """
-        return self._ledger.next_of(self._ledger.unread, timeout, "message")
+        return self._ledger.next_of(self._ledger.unread, timeout, "message", self._ledger.messages)
 
     @property
     def closes(self) -> list[tuple[int, str]]:
@@ -263,16 +271,17 @@ class EchoServer(Scope):
         with self._ledger.changed:
             return list(self._ledger.closes)
 
-    def next_close(self, timeout: float = DEFAULT_TIMEOUT) -> tuple[int, str]:
+    def next_close(self, timeout: float | None = DEFAULT_TIMEOUT) -> tuple[int, str]:
         """The first of ``closes`` that no earlier call has returned.
 
         Args:
-            timeout: Seconds to wait for it.
+            timeout: Seconds to wait for it; None for no limit.
 
         Raises:
             TimeoutError: No connection ended in time.
         """
-        return self._ledger.next_of(self._ledger.unread_closes, timeout, "end of a connection")
+        ledger = self._ledger
+        return ledger.next_of(ledger.unread_closes, timeout, "end of a connection", ledger.messages)
 
     @property
     def headers(self) -> Headers:

@@ -15,11 +15,13 @@ and then::
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
+from ._checks import check_timeout
 from .echo_server import EchoServer
 
 if TYPE_CHECKING:
@@ -84,13 +86,14 @@ def ws_connect() -> Iterator[Connect]:
     before = set(threading.enumerate())
 
     def connect(url: str, protocols: Any = None, *, wait: float | None = OPEN_TIMEOUT, **options: Any) -> WebSocket:
+        limit = check_timeout(wait, "wait")
         options.setdefault("close_timeout", CLOSE_TIMEOUT)
         ws = bws.WebSocket(url, protocols, **options)
         opened.append((ws, options))
-        if wait is not None and options.get("dispatch") is None and not ws.wait_open(wait):
+        if limit is not None and options.get("dispatch") is None and not ws.wait_open(limit):
             if ws.readyState == ws.CLOSED:
                 ws.__enter__()  # which raises ConnectionError from the real cause
-            raise ConnectionError(f"{ws!r} did not open within {wait:g} s")
+            raise ConnectionError(f"{ws!r} did not open within {limit:g} s")
         return ws
 
     yield connect
@@ -121,8 +124,12 @@ def _can_be_waited_for(options: dict[str, Any]) -> bool:
 
 def _join(threads: set[threading.Thread]) -> None:
     """Wait for those that are named after the URL of a socket; the others of bws serve all sockets and stay."""
-    for thread in threads:
-        if thread.name.startswith(("bws ws://", "bws wss://")):
-            thread.join(LEAK_TIMEOUT)
-            if thread.is_alive():
-                pytest.fail(f"the thread {thread.name!r} of a closed socket did not end")
+    deadline = time.monotonic() + LEAK_TIMEOUT
+    ours = [thread for thread in threads if thread.name.startswith(("bws ws://", "bws wss://"))]
+    for thread in ours:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if left := sorted(thread.name.removeprefix("bws ") for thread in ours if thread.is_alive()):
+        pytest.fail(
+            f"{len(left)} sockets were left open, or their threads did not end: {', '.join(left)} "
+            "(those of ws_connect are closed for you; what else the test opens, it has to close)"
+        )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from ._checks import SHOWN_ITEMS, brief, check_timeout
+
 if TYPE_CHECKING:
     from bws import CloseEvent, DOMEvent, WebSocket
 
@@ -12,8 +14,6 @@ __all__ = ["Record", "record"]
 
 DEFAULT_TIMEOUT = 5.0  # s
 _TYPES = ("open", "message", "error", "close")
-_SHOWN = 60  # characters of one event in a failure
-_SHOWN_EVENTS = 20  # of them
 
 
 class Record:
@@ -22,7 +22,8 @@ class Record:
     May be read from any thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ws: WebSocket) -> None:
+        self._ws = ws
         self._changed = threading.Condition()  # guards the list; notified after each event
         self._events: list[tuple[str, DOMEvent]] = []
 
@@ -51,34 +52,52 @@ class Record:
         closes: list[Any] = self._of("close")
         return closes[0] if closes else None
 
-    def wait_for(self, type: str, n: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Any:
+    def wait_for(self, type: str, n: int = 1, timeout: float | None = DEFAULT_TIMEOUT) -> Any:
         """Wait until there have been ``n`` events of a type.
 
         It does not wait on when the close event has come, since nothing follows that one. Call it from another
-        thread than the one the handlers run on; with a ``bws.dispatch.Queue`` use its ``run_until`` instead.
+        thread than the one the handlers run on; with a ``bws.dispatch.Queue`` use its ``run_until`` first.
 
         Args:
             type: ``'open'``, ``'message'``, ``'error'`` or ``'close'``.
-            n: How many of them, counted from the first one of the socket.
-            timeout: Seconds to wait.
+            n: How many of them, counted from the first one of the socket; at least 1.
+            timeout: Seconds to wait; None for no limit.
 
         Returns:
             The event: the n-th one of its type.
 
         Raises:
             AssertionError: They did not come in time; it says what came instead.
-            ValueError: There is no such type.
+            RuntimeError: They have not come yet, and this is the thread that runs the handlers: while it waits none
+                can come.
+            ValueError: There is no such type, or ``n`` or the time is none.
         """
         if type not in _TYPES:
             raise ValueError(f"type must be one of {', '.join(_TYPES)}, not {type!r}")
+        if isinstance(n, bool) or not isinstance(n, int):
+            raise TypeError(f"n must be an int, not {n!r}")
+        if n < 1:
+            raise ValueError(f"n must be at least 1, not {n!r}: events are counted from the first one")
+        limit = check_timeout(timeout)
+        if len(self._of(type)) < n:
+            self._refuse_on_handler_thread()
         with self._changed:
-            self._changed.wait_for(lambda: len(self._of(type)) >= n or self._of("close"), timeout)
+            self._changed.wait_for(lambda: len(self._of(type)) >= n or self._of("close"), limit)
             found = self._of(type)
             if len(found) >= n:
                 return found[n - 1]
-            when = "before the socket closed" if self._of("close") else f"within {timeout:g} s"
+            when = "before the socket closed" if self._of("close") else f"within {limit:g} s"
         wanted = f"{n} {type!r} events" if n != 1 else f"{type!r} event"
         raise AssertionError(f"no {wanted} {when}; what came: {self._story()}")
+
+    def _refuse_on_handler_thread(self) -> None:
+        try:
+            self._ws.wait_closed(0)  # which only looks
+        except RuntimeError as error:
+            raise RuntimeError(
+                "wait_for() waits for ever on the thread that runs the handlers; what came: "
+                f"{self._story()}. With bws.dispatch.Queue call its run_until(lambda: seen.messages, timeout) here"
+            ) from error
 
     def _of(self, type: str) -> list[DOMEvent]:
         with self._changed:
@@ -91,7 +110,7 @@ class Record:
 
     def _story(self) -> str:
         events = self.events
-        shown = [_brief(event) for _, event in events[-_SHOWN_EVENTS:]]
+        shown = [_brief(event) for _, event in events[-SHOWN_ITEMS:]]
         if len(events) > len(shown):
             shown.insert(0, f"{len(events) - len(shown)} more")
         return ", ".join(shown) or "nothing"
@@ -114,7 +133,7 @@ def record(ws: WebSocket) -> Record:
     Returns:
         What it has recorded, and goes on to record.
     """
-    seen = Record()
+    seen = Record(ws)
     for type_ in _TYPES:
         ws.bind(type_, seen._add)
     return seen
@@ -134,4 +153,4 @@ def _brief(event: Any) -> str:
         text = f"error({getattr(event, 'message', '') or ''})"
     else:
         text = str(event.type)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+    return brief(text)
