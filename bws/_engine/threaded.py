@@ -93,7 +93,7 @@ class ThreadedEngine:
         self._patience: Patience | None = None  # while connecting
         self._tls = False
         self._full = False  # whether the last recv() brought as much as it might
-        self._polls_write = False  # whether who waits for the network waits for the socket to be writable, too
+        self._polls_write = False  # whether the thread, when it waits, waits until the socket is writable, too
         self._write_to_read = False  # TLS has to write something before it can read on
         # Reading; guarded by _io.
         self._io = threading.Lock()
@@ -317,6 +317,8 @@ class ThreadedEngine:
     def _turn(self, poller: Poller) -> None:
         """With _io held: wait for the network, a caller or a timer, and do what there is to do."""
         fd, read, write, due = self.interest()
+        # Only here: what the relief thread waits for does not count, as it may be about to be done with this socket.
+        self._polls_write = write
         timeout = None if due is None else due - time.monotonic()
         if read and self._tls and self._buffered():
             timeout = 0
@@ -347,7 +349,6 @@ class ThreadedEngine:
         # In this order: who queues something after the second line finds that nobody waits for the socket, and wakes.
         self._polls_write = False
         write = self._outbox.waiting or self._write_to_read
-        self._polls_write = write
         return sock.fileno(), self._may_read(), write, due
 
     def _may_read(self) -> bool:
