@@ -22,7 +22,7 @@ def check_timeout(timeout: Any, name: str = "timeout") -> float | None:
     return min(timeout, threading.TIMEOUT_MAX)
 
 
-def check_number(name: str, value: Any, kinds: tuple[type, ...], what: str) -> None:
+def check_number(name: str, value: Any, kinds: type[int] | tuple[type[int], type[float]], what: str) -> None:
     """Raise unless it is a positive, finite number of those kinds."""
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise TypeError(f"{name} must be {what}, not {value!r}")

@@ -168,7 +168,7 @@ class Controls(ABC):
             self._set_rate(bytes_per_s)
         wire.obey()
 
-    def _open_clients(self, timeout: float) -> list[Connection]:
+    def _open_clients(self, timeout: float | None) -> list[Connection]:
         from websockets.protocol import State
 
         def is_open(connection: Connection) -> bool:
@@ -201,7 +201,7 @@ class Scope(Controls):
         from ._wire import refusal
 
         if times is not None:
-            check_number("times", times, (int,), "a positive number or None")
+            check_number("times", times, int, "a positive number or None")
         response = None if status is None else refusal(status, headers or {}, body)
         with self._ledger.changed:
             rule = self._ledger.rules[self._path]
@@ -278,7 +278,8 @@ class Client(Controls):
         Raises:
             TimeoutError: None came in time.
         """
-        return self._ledger.next_of(self._connection.unread, timeout, f"message of the client of {self.path}", self._connection.messages)
+        mine = self._connection
+        return self._ledger.next_of(mine.unread, timeout, f"message of the client of {self.path}", mine.messages)
 
     @property
     def _request(self) -> Request:

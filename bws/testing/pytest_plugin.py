@@ -130,6 +130,6 @@ def _join(threads: set[threading.Thread]) -> None:
         thread.join(max(0.0, deadline - time.monotonic()))
     if left := sorted(thread.name.removeprefix("bws ") for thread in ours if thread.is_alive()):
         pytest.fail(
-            f"{len(left)} sockets were left open, or their threads did not end: {', '.join(left)} "
-            "(those of ws_connect are closed for you; what else the test opens, it has to close)"
+            f"not closed, or the thread did not end: {', '.join(left)} "
+            "(ws_connect closes its own sockets; what else a test opens, it has to close)"
         )

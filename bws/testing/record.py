@@ -95,7 +95,7 @@ class Record:
             self._ws.wait_closed(0)  # which only looks
         except RuntimeError as error:
             raise RuntimeError(
-                "wait_for() waits for ever on the thread that runs the handlers; what came: "
+                "wait_for() would wait for ever on the thread that runs the handlers; what came: "
                 f"{self._story()}. With bws.dispatch.Queue call its run_until(lambda: seen.messages, timeout) here"
             ) from error
 

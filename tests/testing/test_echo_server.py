@@ -52,7 +52,7 @@ def test_next_message_says_in_its_timeout_what_came_so_far(echo_server: EchoServ
         client.send("only")
         client.recv(TIMEOUT)
     assert echo_server.next_message() == "only"
-    with pytest.raises(TimeoutError, match=r"no further message within 0\.05 s; so far 1 messages were received"):
+    with pytest.raises(TimeoutError, match=r"no further message within 0\.05 s; so far 1 message came: 'only', "):
         echo_server.next_message(0.05)
 
 

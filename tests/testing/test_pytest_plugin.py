@@ -123,7 +123,7 @@ def test_a_thread_that_does_not_end_fails_its_test(pytester: pytest.Pytester) ->
         """,
     )
     result.assert_outcomes(passed=2, errors=1)
-    result.stdout.fnmatch_lines(["*the thread 'bws ws://stuck' of a closed socket *"])
+    result.stdout.fnmatch_lines(["*not closed, or the thread did not end: ws://stuck (*"])
 
 
 def test_a_failure_says_what_came_instead(pytester: pytest.Pytester) -> None:
