@@ -12,7 +12,7 @@ from ..errors import HandshakeError, ProtocolError
 __all__ = ["OFFER", "Agreement", "Deflater", "Inflater", "agree"]
 
 OFFER = "permessage-deflate; client_max_window_bits"
-_STEP = 64 * 1024  # bytes of output at a time
+_STEP = 128 * 1024  # bytes of output at a time
 _WINDOW = 32 * 1024  # bytes that a stream may refer back to, at most
 _TAIL = b"\x00\x00\xff\xff"  # what the sender leaves away, section 7.2.1
 _SMALLEST = 64  # bytes of a message from which compressing pays
@@ -83,9 +83,11 @@ class Inflater:
         try:
             while data:
                 piece = self._zlib.decompress(data, _STEP)
+                full = len(piece) == _STEP
                 if piece:
                     self._remember(piece)
                     yield piece
+                del piece  # it need not be there while the next one is made
                 if self._zlib.eof:
                     # A block with BFINAL ended the stream; what follows is a new one (section 7.2.3.4).
                     data = self._zlib.unused_data
@@ -95,7 +97,7 @@ class Inflater:
                         break
                 else:
                     data = self._zlib.unconsumed_tail
-                    if not data and len(piece) == _STEP:
+                    if not data and full:
                         # Output may be left inside zlib although the input is used up.
                         while piece := self._zlib.decompress(b"", _STEP):
                             self._remember(piece)
@@ -109,6 +111,9 @@ class Inflater:
                 self._zlib = zlib.decompressobj(self._bits)
 
     def _remember(self, piece: bytes) -> None:
+        if len(piece) >= _WINDOW:
+            self._recent, self._recent_size = [piece[-_WINDOW:]], _WINDOW
+            return
         self._recent.append(piece)
         self._recent_size += len(piece)
         if self._recent_size > 2 * _WINDOW or len(self._recent) > 1000:

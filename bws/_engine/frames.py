@@ -223,6 +223,7 @@ class FrameReader:
             if self._size > self._max_size:
                 raise ProtocolError(f"a message inflates to more than max_size={self._max_size:,} bytes", 1009)
             self._store(piece)
+            del piece  # see Inflater.inflate
 
     def _store(self, chunk: bytes) -> None:
         if not chunk:
