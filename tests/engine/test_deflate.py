@@ -291,6 +291,9 @@ def test_nothing_is_left_inside_at_the_edges_of_a_step(steps: int) -> None:
         for cut in (None, len(data) - 1):
             assert len(inflate(inflater, data, cut)) == size
             data = peer.message(bytes(size))
+        early = Peer().message(bytes(size))[:-1]
+        there = zlib.decompressobj(wbits=-15).decompress(early)
+        assert b"".join(Inflater(Agreement()).inflate(early, last=False)) == there
 
 
 @given(st.lists(st.binary(max_size=2000), max_size=6), st.integers(0, 9), st.integers(1, 50))
