@@ -220,12 +220,18 @@ def play(mode: Mode) -> Play:
     return run
 
 
-def run_python(code: str, *args: str, paths: Sequence[pathlib.Path] = ()) -> subprocess.CompletedProcess[str]:
-    """Run a program that finds bws, and before it what is in `paths`; whether it failed is for the caller to see."""
+def run_python(
+    code: str, *args: str, paths: Sequence[pathlib.Path] = (), measured: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run a program that finds bws, and before it what is in `paths`; whether it failed is for the caller to see.
+
+    One that is interrupted everywhere must not be `measured`: coverage.py would keep a lock of its own for ever.
+    """
     path = os.pathsep.join(map(str, [*paths, pathlib.Path(bws.__file__).parents[1]]))
+    inherited = {name: value for name, value in os.environ.items() if measured or not name.startswith("COVERAGE_")}
     return subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(code), *args],
-        env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
+        env={**inherited, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         text=True,
         encoding="utf-8",

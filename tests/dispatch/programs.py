@@ -166,5 +166,6 @@ def run(loop: str, code: str, *args: str, status: int = 0, stderr: str = "") -> 
             timeout=TIMEOUT,
             check=False,
         )
-    assert (done.returncode, done.stderr) == (status, stderr), done.stdout + done.stderr
+    told = f"status {done.returncode}, not {status}; it printed:\n{done.stdout}{done.stderr}"
+    assert (done.returncode, done.stderr) == (status, stderr), told
     return done.stdout

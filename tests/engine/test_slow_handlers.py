@@ -340,7 +340,6 @@ def test_small_messages_are_bounded_by_their_number(hold: Hold, dispatched: bool
         while dispatched and len(got) < count:
             calls.get(timeout=TIMEOUT)()
         server.result()
-        ws.close()
         while dispatched and ws.readyState != 3:
             calls.get(timeout=TIMEOUT)()
         assert ws.wait_closed(TIMEOUT)
