@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import threading
 import weakref
 from typing import Any
 
+from .._system import Waker
 from ._pump import Adapter, Pump
 
 __all__ = ["qt"]
@@ -77,27 +79,45 @@ class QtAdapter(Adapter):
 
 
 class QtPump(Pump):
-    """Wakes Qt with a queued call of a slot, which is run on the thread that its object lives in."""
+    """Wakes Qt through a descriptor that it waits for.
+
+    No other thread calls Qt for that: one that posts an event while the application or the receiver is being deleted
+    would crash the process.
+    """
 
     def __init__(self, QtCore: Any, app: Any) -> None:
         super().__init__()
         self.app = weakref.ref(app)  # it ends when the program lets go of it
-        self._invoke = QtCore.QMetaObject.invokeMethod
-        self._queued = QtCore.Qt.ConnectionType.QueuedConnection
+        self.waker = Waker()
+        if self.waker.error is not None:
+            raise self.waker.error
         self._closing_down = QtCore.QCoreApplication.closingDown
         self._current_thread = QtCore.QThread.currentThread
+        self._gui_thread = app.thread()
         self._bridge = _bridge_class(QtCore)(self, app)
         if self.lives_here():
             self.thread_ident = threading.get_ident()
+            self._bridge.listen()
+        else:
+            self._bridge.moveToThread(self._gui_thread)
+            queued = QtCore.Qt.ConnectionType.QueuedConnection
+            QtCore.QMetaObject.invokeMethod(self._bridge, "listen", queued)
 
     def lives_here(self) -> bool:
         """Whether the caller runs on the GUI thread."""
-        return bool(self._current_thread() == self._bridge.thread())
+        return bool(self._current_thread() == self._gui_thread)
+
+    def close(self) -> None:
+        super().close()
+        if self.lives_here():
+            with contextlib.suppress(RuntimeError):  # PySide6 may have deleted it already
+                self._bridge.deafen()
+        self.waker.close()
 
     def _wake(self) -> None:
         if self._closing_down():
             raise RuntimeError("the QApplication is gone")
-        self._invoke(self._bridge, "woken", self._queued)
+        self.waker.wake()
 
     def _rest(self, seconds: float) -> None:
         self._bridge.timer.start(int(seconds * 1000))
@@ -113,18 +133,30 @@ def _bridge_class(QtCore: Any) -> Any:
 
     class Bridge(QtCore.QObject):  # type: ignore[misc]
         def __init__(self, pump: QtPump, app: Any) -> None:
-            super().__init__()  # without a parent: other threads may still use it when the application is gone
+            super().__init__()  # without a parent: the pump may still use it when the application is gone
             self._pump = pump
+            self._notifier: Any = None
             self.timer = QtCore.QTimer(self)
             self.timer.setSingleShot(True)
             self.timer.timeout.connect(self.rested)
-            if self.thread() != app.thread():
-                self.moveToThread(app.thread())
             app.aboutToQuit.connect(self.gone)
             app.destroyed.connect(lambda *_: pump.close())  # at that moment no slot of a QObject is called any more
 
         @slot()  # type: ignore[untyped-decorator]
-        def woken(self) -> None:
+        def listen(self) -> None:
+            if not self._pump.closed:
+                reading = QtCore.QSocketNotifier.Type.Read
+                self._notifier = QtCore.QSocketNotifier(self._pump.waker.fileno(), reading, self)
+                self._notifier.activated.connect(self.readable)
+
+        def deafen(self) -> None:
+            """Wait no more for the descriptor, which is about to be closed."""
+            if self._notifier is not None:
+                self._notifier.setEnabled(False)
+
+        @slot()  # type: ignore[untyped-decorator]
+        def readable(self) -> None:
+            self._pump.waker.clear()
             self._pump.woken()
 
         @slot()  # type: ignore[untyped-decorator]

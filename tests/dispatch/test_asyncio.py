@@ -118,6 +118,9 @@ def test_a_loop_that_is_over_is_let_go_of(new_loop: Any) -> None:
         loop = new_loop()
         loop.run_until_complete(asyncio.wait_for(main(), TIMEOUT))
         loop.close()
+    for thread in threading.enumerate():
+        if thread.name.startswith("bws ws:"):
+            thread.join(TIMEOUT)  # until then it may be in the call that gave `close` to the loop
     ref = weakref.ref(loop)
     del loop
     gc.collect()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from bws.testing import EchoServer
 from tests.conftest import run_python
 from tests.dispatch.programs import run
+
+TIMES = 100 if os.environ.get("BWS_STRESS") == "1" else 2  # that are tried what a race could break
 
 
 @pytest.fixture(params=["PySide6", "PyQt6"])
@@ -61,25 +65,26 @@ def test_with_two_bindings_imported_it_works(first: str) -> None:
 @pytest.mark.parametrize("opened", [True, False], ids=["open", "not delivered"])
 def test_an_application_that_is_deleted_closes_its_sockets(binding: str, opened: bool) -> None:
     with EchoServer() as server:
-        run(
-            binding,
-            f"""
-            ws = bws.WebSocket(sys.argv[1], dispatch=bws.dispatch.qt())
-            if {opened}:
-                wait_for(lambda: app.processEvents() or ws.readyState == 1)
-            else:
-                wait_for(lambda: ws._delivery._count)
-            del label
-            if hasattr(app, "shutdown"):    # PySide6
-                app.shutdown()
-            del app
-            assert ws.wait_closed(20)
-            assert ws.readyState == 3
-            no_thread_left()
-            """,
-            server.url,
-        )
-        assert server.next_close() == (1001, "")
+        for _ in range(TIMES):
+            run(
+                binding,
+                f"""
+                ws = bws.WebSocket(sys.argv[1], dispatch=bws.dispatch.qt())
+                if {opened}:
+                    wait_for(lambda: app.processEvents() or ws.readyState == 1)
+                else:
+                    wait_for(lambda: ws._delivery._count)
+                del label
+                if hasattr(app, "shutdown"):    # PySide6
+                    app.shutdown()
+                del app
+                assert ws.wait_closed(20)
+                assert ws.readyState == 3
+                no_thread_left()
+                """,
+                server.url,
+            )
+            assert server.next_close() == (1001, "")
 
 
 def test_a_second_run_of_the_application_takes_new_sockets(binding: str) -> None:
