@@ -355,6 +355,8 @@ class ThreadedEngine:
         """Backpressure: whether what was read is being taken."""
         if self._outbox.pongs > MAX_PONGS:
             return False
+        if self._violation is not None:
+            return False  # the end of TCP behind it would be taken for the end of the connection
         # After close() what waits is of no use any more, and the peer's close frame is wanted.
         reader = self._reader
         return self._closing or (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
 
-from bws._engine import threaded
+from bws._engine import relief, threaded
 from tests.conftest import TIMEOUT, Play, Recorder
 from tests.wire.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame
 from tests.wire.server import Connection
@@ -97,6 +99,31 @@ def test_a_slow_handler_of_a_message_before_a_violation_does_not_keep_the_connec
     assert played.recorder.types == ["open", "message", "told", "error", "close"]
     assert played.seen.close is not None
     assert played.seen.close[0] == 1002
+
+
+@pytest.mark.parametrize("end", [Connection.half_close, Connection.reset], ids=["FIN", "RST"])
+def test_an_end_of_tcp_behind_a_violation_does_not_hide_it_from_a_slow_handler(
+    play: Play, end: Callable[[Connection], None]
+) -> None:
+    entered = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.send(frame(TEXT, "slow") + frame(TEXT, "x", rsv=2))
+        c.wait_for(entered)
+        end(c)
+
+    def slow(it: Recorder, evt: object) -> None:
+        entered.set()
+        time.sleep(3 * relief.PATIENCE)  # so that the relief thread reads
+        it.ws.send("answer")
+
+    played = play(script, on={"message": slow})
+    assert played.entries == [("open", 1), ("message", 1, "slow"), ("error", 3), ("close", 3, 1006, "", False)]
+    if end is Connection.half_close:
+        assert played.seen.messages == ["answer"]
+        assert played.seen.close is not None
+        assert played.seen.close[0] == 1002
 
 
 # name: (what the server sends, the messages, the pongs)
