@@ -29,6 +29,7 @@ __all__ = ["ThreadedEngine"]
 
 RECEIVE = 64 * 1024  # bytes a recv()
 LARGE = 256 * 1024  # when the last one was full; not always, as not every malloc() is quick with so much
+READS = 64  # in a row, inside a large frame; then timers, what waits to be sent and the program have their turn
 MAX_PONGS = 1_000  # that wait for a peer that pings and does not read
 ANSWERS = 0.25  # s that handlers have for their answers to what came before a violation
 LINGER = 2.0  # s that the peer has to end TCP when the closing handshake is done, or the connection failed
@@ -398,8 +399,11 @@ class ThreadedEngine:
             self._check_timers()
 
     def _receive(self) -> None:
-        """Read once; inside a large frame as long as there is something, without asking poll in between."""
-        while (sock := self._sock) is not None:
+        """Read once; inside a large frame while there is something, without asking poll in between, `READS` times."""
+        for _ in range(READS):
+            sock = self._sock
+            if sock is None:
+                return
             size = LARGE if self._full else RECEIVE
             try:
                 if self._tls:

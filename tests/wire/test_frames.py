@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from bws._engine import relief, threaded
-from tests.conftest import TIMEOUT, Play, Recorder
+from tests.conftest import TIMEOUT, Action, Play, Recorder
 from tests.wire.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame
 from tests.wire.server import Connection
 from tests.wire.violations import COMPRESSED, MAX, TOO_LARGE, VIOLATIONS, Violation
@@ -247,6 +247,36 @@ def test_the_code_of_a_failure_is_not_lost_while_the_server_goes_on_sending(play
     assert played.entries == [("open", 1), ("error", 3), ("close", 3, 1006, "", False)]
     assert played.seen.close is not None
     assert (played.seen.close[0], played.seen.end) == (1002, "eof")
+
+
+@pytest.mark.parametrize(
+    ("start", "on"),
+    [
+        pytest.param(b"x", {"open": lambda it, _: it.ws.close()}, id="close"),
+        pytest.param(b"\xff", {}, id="failure"),
+    ],
+)
+def test_a_frame_that_comes_faster_than_it_is_read_stops_no_timer(
+    play: Play, monkeypatch: pytest.MonkeyPatch, start: bytes, on: dict[str, Action]
+) -> None:
+    monkeypatch.setattr(threaded, "RECEIVE", 1)  # byte
+    monkeypatch.setattr(threaded, "LARGE", 1)
+    monkeypatch.setattr(threaded, "LINGER", 0.2)
+    ended = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.pause(0.05)  # so that a close frame goes first
+        c.send(bytes.fromhex("81 7f 0000 0000 0600 0000") + start)
+        try:
+            while True:
+                c.send(bytes(1 << 20))
+        finally:
+            ended.set()
+
+    played = play(script, on=on, close_timeout=0.2)
+    assert played.entries[-1] == ("close", 3, 1006, "", False)
+    assert ended.wait(5)  # the frame alone would take minutes
 
 
 def test_what_the_client_does_in_its_error_handler_changes_nothing(play: Play) -> None:
