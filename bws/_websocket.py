@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any
 
 from . import _lifetime, _rules
 from ._delivery import Direct, Dispatch, Dispatched
@@ -32,6 +32,21 @@ _NAMES = {CONNECTING: "CONNECTING", OPEN: "OPEN", CLOSING: "CLOSING", CLOSED: "C
 
 log = logging.getLogger("bws")
 _new = object.__new__
+
+
+class _Constant:
+    """A number of the class and of its objects, where it cannot be set (https://webidl.spec.whatwg.org/#es-constants)."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: int) -> None:
+        self._value = value
+
+    def __get__(self, ws: object, owner: type) -> int:
+        return self._value
+
+    def __set__(self, ws: object, value: object) -> None:
+        raise AttributeError("CONNECTING, OPEN, CLOSING and CLOSED are constants; readyState is one of them")
 
 
 class WebSocket(EventTarget):
@@ -75,10 +90,10 @@ class WebSocket(EventTarget):
         "_state", "_verdict",
     )  # fmt: skip
 
-    CONNECTING: ClassVar[int] = CONNECTING
-    OPEN: ClassVar[int] = OPEN
-    CLOSING: ClassVar[int] = CLOSING
-    CLOSED: ClassVar[int] = CLOSED
+    CONNECTING = _Constant(CONNECTING)
+    OPEN = _Constant(OPEN)
+    CLOSING = _Constant(CLOSING)
+    CLOSED = _Constant(CLOSED)
 
     def __init__(
         self,

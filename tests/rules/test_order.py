@@ -24,12 +24,15 @@ def test_the_states_have_the_browsers_names_and_numbers() -> None:
         assert ws.readyState == ws.OPEN
 
 
-@pytest.mark.parametrize("name", ["readyState", "url", "protocol", "extensions", "bufferedAmount"])
+STATES = ["CONNECTING", "OPEN", "CLOSING", "CLOSED"]
+
+
+@pytest.mark.parametrize("name", ["readyState", "url", "protocol", "extensions", "bufferedAmount", *STATES])
 def test_what_a_browser_lets_nobody_set_cannot_be_set(name: str) -> None:
     with ScriptedServer(Connection.echo) as server, bws.WebSocket(server.url) as ws:
         with pytest.raises(AttributeError):
             setattr(ws, name, "x")
-        assert ws.readyState == 1
+        assert ws.readyState == ws.OPEN == 1
 
 
 def test_a_new_socket_is_connecting_and_has_the_browsers_defaults(play: Play) -> None:
