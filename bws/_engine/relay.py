@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import socket
 import ssl
@@ -18,6 +19,7 @@ from .._system import close_descriptor
 
 __all__ = ["relayed"]
 
+PATIENCE = 1.0  # s in which TLS takes nothing, until it is looked whether anybody still waits for it
 _CHUNK = 64 * 1024  # bytes
 _relays: weakref.WeakSet[_Relay] = weakref.WeakSet()
 
@@ -94,7 +96,18 @@ class _Relay:
                     events |= selectors.EVENT_READ
                 if events:
                     selector.register(sock, events)
-            selector.select()
+            # A peer that reads nothing must not keep this alive for a socket that was closed.
+            if not selector.select(PATIENCE if self._waiting.get(tls) else None) and _abandoned(plain):
+                raise BrokenPipeError
+
+
+def _abandoned(plain: socket.socket) -> bool:
+    """Whether the other end was closed; reading would tell only when all that was written to it is read."""
+    if not hasattr(select, "poll"):
+        return False  # Windows has nothing that tells
+    poll = select.poll()
+    poll.register(plain, 0)  # nothing but hang-ups
+    return bool(poll.poll(0))
 
 
 def _after_fork() -> None:

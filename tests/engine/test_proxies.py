@@ -6,16 +6,19 @@ import os
 import pathlib
 import socket
 import ssl
+import sys
+import threading
 from typing import Any
 
 import pytest
 
 import bws
+from bws._engine import relay
 from bws._engine.proxies import choose
 from bws._proxy import parse
 from bws._rules import parse_url
 from bws.errors import ProxyError
-from tests.conftest import Recorder, run_python
+from tests.conftest import TIMEOUT, Recorder, run_python
 from tests.engine.proxy import Proxy, Socks
 from tests.wire.server import Connection, ScriptedServer
 from tests.wire.tls import authority_pem, server_context
@@ -243,6 +246,32 @@ def test_a_server_behind_an_https_proxy_that_goes_away_is_noticed(
     ):
         url = server.url.replace("127.0.0.1", "localhost")
         assert through_https(url, proxy.url(), monkeypatch, tmp_path) == "[] 1006 False"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing tells there that the socket was closed")
+def test_what_a_proxy_does_not_read_keeps_no_connection_that_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "PATIENCE", 0.1)
+    given_up = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.wait_for(given_up)
+        c.drain()
+
+    with ScriptedServer(script, tls=NAMES) as server:
+        tcp = socket.create_connection(("127.0.0.1", server.port))
+        tls = server.ssl_context.wrap_socket(tcp, server_hostname="localhost")
+        tls.setblocking(False)
+        near = relay.relayed(tls)
+        (thread,) = (thread for thread in threading.enumerate() if thread.name == "bws relay")
+        near.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            near.sendall(bytes(64 << 20))
+        assert thread.is_alive()  # as long as somebody waits
+        near.close()
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+        assert tls.fileno() < 0
+        given_up.set()
 
 
 def test_an_https_proxy_that_speaks_no_tls_says_so() -> None:
