@@ -104,14 +104,14 @@ class Waker:
             self._set = True  # last: what interrupts this must not leave it set, and nothing to read
 
     def clear(self) -> None:
-        """Make it unreadable again."""
+        """Make it unreadable again; also what a wake() has left that was interrupted before it noted it."""
         with self._lock:
-            if self._set and self.fileno() >= 0:
-                self._set = False
-                if isinstance(self._read, int):
-                    os.eventfd_read(self._read)
-                else:
+            self._set = False
+            with contextlib.suppress(BlockingIOError):  # there is nothing
+                if isinstance(self._read, socket.socket):
                     self._read.recv(16)
+                elif self._read >= 0:
+                    os.eventfd_read(self._read)
 
     def close(self) -> None:
         """Give the descriptors back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import os
@@ -18,6 +19,7 @@ import pytest
 
 from bws import _system
 from tests.conftest import TIMEOUT, run_python
+from tests.interrupt import Interrupt, Interruption, everywhere
 
 VARIANTS = ["this system's", "a system without poll and eventfd"]
 
@@ -95,6 +97,22 @@ def test_a_waker_can_be_forgotten_while_another_thread_holds_its_lock(system: Mo
     waker.forget()
     assert waker.fileno() == -1
     waker.wake()
+
+
+def test_a_waker_can_be_cleared_wherever_its_waking_was_interrupted(waker: Any) -> None:
+    def interrupt() -> None:
+        raise Interrupt
+
+    def scene(interruption: Interruption) -> None:
+        with contextlib.suppress(Interrupt), interruption():
+            waker.wake()
+        waker.clear()
+        assert not is_set(waker), interruption.place
+        waker.wake()
+        assert is_set(waker), interruption.place
+        waker.clear()
+
+    assert everywhere(scene, interrupt) > 2
 
 
 def test_a_waker_may_be_woken_from_many_threads(waker: Any) -> None:
