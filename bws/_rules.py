@@ -366,15 +366,18 @@ def payload_of(data: Any) -> tuple[int, bytes | memoryview | str]:
     Raises:
         TypeError: Neither a str nor a C-contiguous buffer.
     """
-    if isinstance(data, str):
-        if len(data) >= LARGE_TEXT and type(data) is str and data.isascii():
+    kind = type(data)
+    if kind is str:
+        if len(data) >= LARGE_TEXT and data.isascii():
             return TEXT, data  # it is its own UTF-8: encoding it can wait until it is sent
         try:
             return TEXT, data.encode("utf-8")
         except UnicodeEncodeError:
             return TEXT, scalar(data).encode("utf-8")
-    if isinstance(data, bytes):
+    if kind is bytes:
         return BINARY, data
+    if isinstance(data, str):
+        return payload_of(str.__str__(data))  # what it holds, whatever the methods of a subclass say
     return BINARY, buffer_of("data", data)
 
 

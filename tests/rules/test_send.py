@@ -26,6 +26,29 @@ def _mapped() -> mmap.mmap:
     return memory
 
 
+class Text(str):
+    """A str that says other things than it holds."""
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return b"something else"
+
+    def __len__(self) -> int:
+        return 3
+
+    def __str__(self) -> str:
+        return "something else"
+
+
+class Bytes(bytes):
+    """The same for bytes."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __bytes__(self) -> bytes:
+        return b"something else"
+
+
 @pytest.mark.parametrize(
     ("data", "arrives"),
     [
@@ -47,6 +70,10 @@ def _mapped() -> mmap.mmap:
         (_mapped(), RAW),
         (memoryview(bytes(range(12))).cast("B", (3, 4)), bytes(range(12))),
         (b"x" * 70_000, b"x" * 70_000),
+        (Text("héllo"), "héllo"),
+        (Text("x" * 70_000), "x" * 70_000),
+        (Bytes(RAW), RAW),
+        (Bytes(b"x" * 70_000), b"x" * 70_000),
     ],
 )
 def test_text_and_buffers_arrive_as_they_were(play: Play, data: Any, arrives: Data) -> None:
