@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 
 import pytest
 
@@ -48,6 +49,18 @@ def test_run_until_stops_at_the_event_that_makes_it_true() -> None:
         assert got[-1] == "m9"
         ws.close()
         assert events.run_until(lambda: ws.readyState == bws.WebSocket.CLOSED, TIMEOUT)
+
+
+def test_run_until_looks_after_events_that_were_held_for_a_handler_bound_late() -> None:
+    events = bws.dispatch.Queue()
+    got: list[str] = []
+    with ScriptedServer(lambda c: c.handshake(then=TEN + close_frame(1000, "done"))) as server:
+        ws = bws.WebSocket(server.url, dispatch=events)
+        assert events.run_until(lambda: ws.readyState == bws.WebSocket.CLOSED, TIMEOUT)
+        ws.bind("message", lambda evt: got.append(evt.data))
+        start = time.monotonic()
+        assert events.run_until(lambda: len(got) == 10, TIMEOUT)
+        assert time.monotonic() - start < TIMEOUT / 2  # nothing more comes that would wake it
 
 
 def test_run_until_gives_up_when_the_time_is_over() -> None:

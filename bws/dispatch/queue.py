@@ -93,7 +93,8 @@ class Queue:
         """
         end = None if timeout is None else time.monotonic() + timeout
         while not predicate():
-            if self.run_pending(1):
+            if self._calls:
+                self.run_pending(1)  # may return 0 and yet have called handlers: events that were held do not count
                 continue
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
