@@ -26,6 +26,7 @@ __all__ = [
 
 WINDOWS = sys.platform == "win32"
 _LONGEST = 3600.0  # s: one wait; a longer one is a loop of these, so that no OS limit is reached
+_AGAIN = 1.0  # s: then a thread that waits for a condition looks again, see wait_for
 _SLICE = 0.05  # s: how long Ctrl-C may take where waiting for a lock cannot be interrupted
 
 
@@ -195,15 +196,19 @@ else:  # Windows
 def wait_for(condition: threading.Condition, predicate: Callable[[], bool], timeout: float | None) -> bool:
     """Wait, with `condition` held, until `predicate` is true; False when `timeout` seconds are over.
 
+    A signal handler that makes it true between the look and the wait, on this thread, notifies nobody: the condition's
+    lock does not keep it out. So it is looked at again now and then.
+
     Ctrl-C interrupts it on every OS: on Windows a thread that waits for a lock does not see it, so there the
     wait is cut into slices.
     """
+    longest = _SLICE if WINDOWS else _AGAIN
     end = None if timeout is None else time.monotonic() + timeout
     while not predicate():
-        left = _LONGEST if end is None else min(_LONGEST, end - time.monotonic())
+        left = longest if end is None else min(longest, end - time.monotonic())
         if left <= 0:
             return False
-        condition.wait(min(left, _SLICE) if WINDOWS else left)
+        condition.wait(left)
     return True
 
 

@@ -220,6 +220,32 @@ def test_waiting_for_a_condition_ends_with_it_or_in_time(system: ModuleType, not
     assert done == [True]
 
 
+def test_what_a_signal_handler_does_between_the_look_and_the_wait_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_system, "_AGAIN", 0.02, raising=False)
+    condition = threading.Condition()
+    looks: list[bool] = []
+    done: list[bool] = []
+
+    def look() -> bool:
+        looks.append(bool(done))
+        return bool(done) or len(looks) > 2  # the last time nothing comes in
+
+    def scene(interruption: Interruption) -> None:
+        looks.clear()
+        done.clear()
+        start = time.monotonic()
+        with interruption(), condition:
+            assert _system.wait_for(condition, look, TIMEOUT)
+        assert time.monotonic() - start < TIMEOUT / 2, interruption.place
+
+    def signal_handler() -> None:
+        with condition:
+            done.append(True)
+            condition.notify_all()
+
+    assert everywhere(scene, signal_handler) > 3
+
+
 def test_where_waiting_cannot_be_interrupted_it_is_cut_into_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_system, "WINDOWS", True)
     condition = threading.Condition()
