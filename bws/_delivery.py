@@ -54,9 +54,9 @@ class Direct:
     def __init__(self, target: Target) -> None:
         # Weak, so that nothing has to wait for the garbage collector: an open socket is kept in _lifetime.
         self._ref = weakref.ref(target)
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards the two below; taken by those threads alone, see wake_handlers
         self._late: threading.Thread | None = None  # delivers what is held when the socket's thread has ended
-        self._again = False  # more has been bound meanwhile
+        self._again = False  # there is something that it may have missed
 
     def deliver(self, items: Sequence[Item], size: int) -> None:
         target = self._ref()
@@ -81,19 +81,19 @@ class Direct:
         if not over:
             target._engine.wake()
         elif not exiting():
-            with self._lock:
-                self._again = True
-                if self._late is None:
-                    self._late = threading.Thread(
-                        target=self._deliver_late, args=(target,), name="bws held events", daemon=True
-                    )
-                    self._late.start()
+            # No lock, as a signal handler may come in and bind too; and nothing that a start() which fails, for want of
+            # threads or by Ctrl-C, would leave undone: the thread notes itself.
+            self._again = True
+            threading.Thread(target=self._deliver_late, args=(target,), name="bws held events", daemon=True).start()
 
     def _deliver_late(self, target: Target) -> None:
+        me = threading.current_thread()
         while True:
             with self._lock:
-                if not self._again:
-                    self._late = None
+                if self._late is not None and self._late is not me:
+                    return  # that one does it
+                self._late = me if self._again else None
+                if self._late is None:
                     return
                 self._again = False
             target._deliver_held()
@@ -140,7 +140,8 @@ class Dispatched:
     def __init__(self, target: Target, dispatch: Dispatch) -> None:
         self._ref = weakref.ref(target)  # see Direct
         self._dispatch = dispatch
-        self._lock = threading.Lock()  # guards all below
+        # Guards all below. Reentrant, as a signal handler that binds may come in while its own thread holds it.
+        self._lock = threading.RLock()
         self._batches: deque[tuple[Sequence[Item], int]] = deque()
         self._current: Iterator[Item] = iter(())
         self._sizes = (0, 0)  # items and bytes of the current batch
@@ -328,7 +329,7 @@ class Dispatched:
 
     def forget(self) -> None:
         """After a fork, in the child: what was handed over comes to nothing."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._batches.clear()
         self._current = iter(())
         self._scheduled = True

@@ -314,9 +314,13 @@ class EventTarget:
         """Deliver `event` to its handlers, or hold it for the first one. Runs where handlers run."""
         while event.type in self._held:
             with self._lock:
-                if event.type in self._held and not self._flush:
-                    overflow = self._hold(event)
-                    break
+                held = self._held.get(event.type)
+                if held is not None and not self._flush:
+                    held.append(event)
+                    if self._held.get(event.type) is held:
+                        overflow = self._held_one_more(held, event)
+                        break
+                    continue  # this thread's signal handler has come in before that, and bound the first handler
             self._deliver_held()
         else:
             listeners = self._listeners.get(event.type, ())
@@ -332,10 +336,8 @@ class EventTarget:
                 HELD_BYTES >> 20,
             )
 
-    def _hold(self, event: DOMEvent) -> bool:
-        """With the lock held: keep `event`; whether messages had to go for the first time."""
-        held = self._held[event.type]
-        held.append(event)
+    def _held_one_more(self, held: list[DOMEvent], event: DOMEvent) -> bool:
+        """With the lock held: keep the bounds; whether messages had to go for the first time."""
         overflow = False
         if isinstance(event, MessageEvent):
             self._held_bytes += len(event.data)

@@ -11,7 +11,7 @@ import pytest
 import bws
 from tests.conftest import TIMEOUT
 from tests.interrupt import Interrupt, Interruption, everywhere
-from tests.wire.frames import CLOSE, Seen, close_frame
+from tests.wire.frames import CLOSE, TEXT, Seen, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
 
 Call = Callable[[bws.WebSocket], object]
@@ -154,3 +154,93 @@ def test_ctrl_c_while_close_is_delivered_leaves_nobody_waiting() -> None:
             assert closed == [True], interruption.place
 
         assert everywhere(scene, throw) > 5
+
+
+def in_time(run: Callable[[], object]) -> None:
+    """Do it on a thread of its own, which a deadlock would keep for ever."""
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            run()
+        except BaseException as exc:
+            raised.append(exc)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(2 * TIMEOUT)
+    assert not thread.is_alive(), "it hangs"
+    if raised:
+        raise raised[0]
+
+
+def test_a_signal_handler_may_make_a_socket_while_one_is_made() -> None:
+    others: list[bws.WebSocket] = []
+    with ScriptedServer(Connection.handshake) as server:
+
+        def scene(interruption: Interruption) -> None:
+            with interruption():
+                ws = bws.WebSocket(server.url)
+            for one in (ws, *others):
+                assert one.wait_open(TIMEOUT), interruption.place
+                one.close()
+                assert one.wait_closed(TIMEOUT), interruption.place
+            others.clear()
+
+        in_time(lambda: everywhere(scene, lambda: others.append(bws.WebSocket(server.url))))
+
+
+def test_a_signal_handler_may_bind_while_events_are_delivered_or_something_is_bound() -> None:
+    with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "hello") + close_frame(1000))) as server:
+
+        def scene(interruption: Interruption) -> None:
+            events = bws.dispatch.Queue()
+            ws = bws.WebSocket(server.url, dispatch=events)
+            sockets[:] = [ws]
+            got.clear()
+            with interruption():
+                ws.bind("open", lambda: got.append("open"))
+                events.run_until(lambda: ws.readyState == 3, TIMEOUT)
+            bind()
+            assert events.run_until(lambda: len(got) > 2, TIMEOUT), interruption.place
+            assert sorted(set(got)) == ["close", "message", "open"], interruption.place
+
+        sockets: list[bws.WebSocket] = []
+        got: list[str] = []
+
+        def bind() -> None:
+            for name in ("message", "close"):
+                sockets[0].bind(name, lambda evt: got.append(evt.type))
+
+        in_time(lambda: everywhere(scene, bind))
+
+
+@pytest.mark.parametrize("what", ["binds, too", "raises"])
+def test_a_signal_handler_may_come_in_while_what_was_held_gets_its_thread(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+    late = threading.Event()
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name == "bws held events" and not late.is_set():
+            late.set()
+            if what == "raises":
+                raise Interrupt
+            ws.bind("close", lambda: got.append("close"))
+        start(thread)
+
+    def bind() -> None:
+        with contextlib.suppress(Interrupt):
+            ws.bind("message", lambda: got.append("message"))
+        if what == "raises":
+            ws.bind("close", lambda: got.append("close"))
+        assert ws.wait_closed(TIMEOUT)
+
+    got: list[str] = []
+    with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "hello") + close_frame(1000))) as server:
+        ws = bws.WebSocket(server.url)
+        assert ws.wait_closed(TIMEOUT)
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+        in_time(bind)
+    assert sorted(got) == ["close", "message"]

@@ -144,7 +144,9 @@ class Relief:
             engine.service(bool(events & selectors.EVENT_READ), bool(events & selectors.EVENT_WRITE))
 
 
-_lock = threading.Lock()  # guards the start of threads, and which of them is the present one
+# Guards the start of threads, and which of them is the present one. Reentrant, as a signal handler that makes a socket
+# may come in while its own thread holds it.
+_lock = threading.RLock()
 _present: Relief | None = None
 
 
@@ -173,7 +175,7 @@ def dismiss(relief: Relief) -> None:
 def _after_fork() -> None:
     """The child has no relief thread, and its copies of the descriptors are of no use."""
     global _lock, _present
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     if _present is not None:
         _present.forget()
     _present = None
