@@ -35,7 +35,8 @@ LARGE_TEXT = 16 * 1024  # characters of ASCII from which a copy while it waits w
 MAX_REASON = 123  # bytes: a control frame has 125, the close code takes 2
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 section 5.6.2
-_PORT = re.compile(r"[0-9]{1,5}/?")
+# a host, and perhaps a port and a path, without a scheme; no password can be in it
+_BARE = re.compile(r"[A-Za-z0-9.\-]+(:[0-9]{1,5})?(/([^/#@][^#@]*)?)?")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OURS = frozenset({"upgrade", "connection", "content-length", "transfer-encoding"})
 
@@ -73,13 +74,12 @@ def parse_url(url: str) -> Address:
         if scheme is not None:
             record = ada_url.URL(scheme + record.href[len(record.protocol) :])
     except ValueError:
-        raise DOMSyntaxError(
-            f"url {shown} cannot be parsed; expected an absolute URL such as 'wss://example.com/chat'"
-        ) from None
+        like = _with_scheme(url) or "'wss://example.com/chat'"
+        raise DOMSyntaxError(f"url {shown} cannot be parsed; expected an absolute URL such as {like}") from None
     # 5. "If urlRecord's scheme is not ws or wss, then throw a SyntaxError."
     if record.protocol not in ("ws:", "wss:"):
-        # "localhost:8765" reads as the scheme "localhost"; nothing but a port is repeated
-        meant = f", as in 'ws://{record.protocol}{record.pathname}'" if _PORT.fullmatch(record.pathname) else ""
+        # "localhost:8765" reads as the scheme "localhost"
+        meant = f", as in {like}" if (like := _with_scheme(url)) else ""
         raise DOMSyntaxError(
             f"url {shown} has the scheme {record.protocol[:-1]!r}; expected ws, wss, http or https{meant}"
         )
@@ -100,6 +100,15 @@ def parse_url(url: str) -> Address:
         target=href[href.index("/", len(record.protocol) + 2) :],
         authorization=_basic(record.username, record.password, shown),
     )
+
+
+def _with_scheme(url: str) -> str:
+    """What was meant by ``127.0.0.1:8765/chat``, in quotes; nothing when it is not as simple as that."""
+    meant = f"ws://{url}"
+    with contextlib.suppress(ValueError):
+        if _BARE.fullmatch(url) and ada_url.URL(meant):
+            return brief(meant)
+    return ""
 
 
 def _basic(user: str, password: str, shown: str) -> str:

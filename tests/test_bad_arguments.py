@@ -35,9 +35,15 @@ CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 CONSTRUCTOR: list[Row] = [
     *rows("url", TypeError, "str", None, 123, b"ws://example.com/", ["ws://example.com/"]),
-    *rows("url", bws.DOMSyntaxError, "absolute URL", "", "example.com", "/chat", "ws://", "ws://a b/", "ws://h:99999/"),
+    *rows(
+        "url", bws.DOMSyntaxError, "absolute URL", "", "//example.com", "/chat", "ws://", "ws://a b/", "ws://h:99999/"
+    ),
     *rows("url", bws.DOMSyntaxError, "ws, wss, http or https", "ftp://h/", "file:///x", "data:,x"),
+    *rows("url", bws.DOMSyntaxError, "absolute URL such as 'wss://example.com/chat'", "wss//h", "1.2.3.4.5", "h/a@b"),
     *rows("url", bws.DOMSyntaxError, "as in 'ws://localhost:8765'", "localhost:8765"),
+    *rows("url", bws.DOMSyntaxError, "as in 'ws://h:8765/chat'", "h:8765/chat"),
+    *rows("url", bws.DOMSyntaxError, "such as 'ws://127.0.0.1:8765'", "127.0.0.1:8765"),
+    *rows("url", bws.DOMSyntaxError, "such as 'ws://example.com/a?b'", "example.com/a?b"),
     *rows("url", bws.DOMSyntaxError, "fragment", "ws://h/#", "ws://h/a#b"),
     *rows("protocols", TypeError, "str", 123, b"chat", object(), {"chat": 1}),
     ("protocols", ["chat", 1], TypeError, "1", "str"),
