@@ -46,7 +46,7 @@ class Block:
     @property
     def is_tests(self) -> bool:
         """Whether it is a page of tests, for pytest to run."""
-        return re.search(r"^def test_", self.code, re.MULTILINE) is not None
+        return re.search(r"^ *def test_", self.code, re.MULTILINE) is not None
 
 
 def blocks_of(page: Path) -> Iterator[Block]:

@@ -124,6 +124,7 @@ class Connection(ServerConnection):
         unread: Those that no ``Client.next_message()`` has returned.
         stalled_itself: What ``Client.stall`` says; guarded by the ledger's lock, like ``own_rate``.
         own_rate: What ``Client.slow`` says, bytes per second.
+        era: When it was there, see ``Ledger.forget``; guarded likewise.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -134,6 +135,7 @@ class Connection(ServerConnection):
         self.unread: deque[str | bytes] = deque()
         self.stalled_itself = False
         self.own_rate: float | None = None
+        self.era = 0
         self._rate: float | None = None
         self._arriving = Faucet(self.loop, self._take)
         self._held = bytearray()  # what came while it is stalled

@@ -60,11 +60,13 @@ class Ledger:
         self.unmet: deque[Connection] = deque()  # those that no next_client() has returned
         self.request: Request | None = None
         self.rules: defaultdict[str | None, Rule] = defaultdict(Rule)  # by path; that of None is for all
+        self.era = 0  # the number of forget() calls; of connections of an earlier one nothing is noted
 
     def arrived(self, connection: Connection, request: Request) -> Response | None:
         """Note a handshake; returns the refusal that it is to be answered with, if any."""
         with self.changed:
             self.request = request
+            connection.era = self.era
             self.connections = [*self.alive(), connection]
             self.changed.notify_all()
             for key in (path_of(request), None):
@@ -76,12 +78,14 @@ class Ledger:
     def opened(self, connection: Connection, *, keep: bool) -> None:
         """The handshake is done, which only ``websockets`` notes, in the connection's state."""
         with self.changed:
-            if keep:
+            if keep and connection.era == self.era:
                 self.unmet.append(connection)
             self.changed.notify_all()
 
     def received(self, connection: Connection, message: str | bytes) -> None:
         with self.changed:
+            if connection.era != self.era:
+                return
             for messages in (self.messages, self.unread, connection.messages, connection.unread):
                 messages.append(message)
             self.changed.notify_all()
@@ -90,10 +94,28 @@ class Ledger:
         protocol = connection.protocol  # websockets 14.0 has the two only there
         close = (int(protocol.close_code or 1006), protocol.close_reason or "")
         with self.changed:
-            if keep:
+            if keep and connection.era == self.era:
                 self.closes.append(close)
                 self.unread_closes.append(close)
             self.changed.notify_all()
+
+    def forget(self) -> None:
+        """Be as new, but for the clients that stay."""
+        with self.changed:
+            self.era += 1
+            for connection in self.connections:
+                if connection.state in (State.CONNECTING, State.OPEN):
+                    connection.era = self.era
+                connection.stalled_itself, connection.own_rate = False, None
+                connection.messages.clear()
+                connection.unread.clear()
+            self.messages.clear()
+            self.unread.clear()
+            self.closes.clear()
+            self.unread_closes.clear()
+            self.unmet.clear()
+            self.rules.clear()
+            self.request = None
 
     def orders_for(self, connection: Connection) -> tuple[bool, float | None]:
         """Whether the connection is stalled, and its rate: the strictest of all rules that are for it."""
@@ -114,25 +136,30 @@ class Ledger:
             if not self.changed.wait_for(lambda: waiting, limit):
                 here = "" if self.running else "; the server is not running"
                 if self.request is None:
-                    here += "; nobody has connected"
+                    here += f"; {self.nobody_has_connected()}"
                 raise TimeoutError(
                     f"no further {what} within {limit:g} s{here}; so far {told(messages, 'message', 'came')}, and "
                     f"{told(self.closes, 'connection', 'ended')}"
                 )
             return waiting.popleft()
 
-    def clients(self, timeout: float | None, choice: Choice, whom: str) -> list[Connection]:
-        """The connections that are chosen; waits for the first one when there is none."""
+    def nobody_has_connected(self) -> str:
+        return "nobody has connected" + (" since reset()" if self.era else "")
+
+    def clients(self, timeout: float | None, choice: Choice, whom: str, gone: Callable[[], bool]) -> list[Connection]:
+        """The connections that are chosen; waits for the first one when there is none, unless those are gone."""
         limit = check_timeout(timeout)
 
         def chosen() -> list[Connection]:
             return [connection for connection in self.alive() if choice(connection)]
 
         with self.changed:
-            self.changed.wait_for(lambda: chosen() or not self.running, limit)
+            self.changed.wait_for(lambda: chosen() or not self.running or gone(), limit)
             found = chosen()
             if not found and not self.running:
                 raise RuntimeError(f"no {whom} connected: the server is not running any more")
+            if not found and gone():
+                raise TimeoutError(f"the {whom} is not connected any more")
             if not found:
                 others = ", ".join(sorted({path_of(c.request) for c in self.alive() if c.request is not None}))
                 raise TimeoutError(

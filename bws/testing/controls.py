@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ._checks import check_number, check_text
@@ -41,6 +41,10 @@ class Controls(ABC):
     @abstractmethod
     def _has(self, connection: Connection) -> bool:
         """Whether that is one of the clients."""
+
+    def _gone(self) -> bool:
+        """Whether no client can be one of them any more; called with ``changed`` held."""
+        return False
 
     @abstractmethod
     def _set_stalled(self, stalled: bool) -> None:
@@ -91,7 +95,7 @@ class Controls(ABC):
             return self._has(connection) and (waits or connection.state is State.OPEN)
 
         wire = self._running()
-        wire.send_raw(self._ledger.clients(timeout, listens, self._whom), bytes(data))
+        wire.send_raw(self._clients(timeout, listens), bytes(data))
 
     def close(self, code: int | None = 1000, reason: str = "", timeout: float | None = DEFAULT_TIMEOUT) -> None:
         """Send a close frame to every client. The handshake goes on by itself, see ``EchoServer.next_close``.
@@ -123,7 +127,7 @@ class Controls(ABC):
             RuntimeError: The server is not running.
         """
         wire = self._running()
-        wire.drop(self._ledger.clients(timeout, self._has, self._whom))
+        wire.drop(self._clients(timeout, self._has))
 
     def stall(self) -> None:
         """Stop reading and answering, pings and handshakes too, until ``resume``; connections stay.
@@ -152,7 +156,8 @@ class Controls(ABC):
     def slow(self, bytes_per_s: float | None) -> None:
         """Read and write at most so many bytes a second from now on, of every connection; None for no limit.
 
-        That is payload, frame heads and the answer to the handshake, before encryption.
+        That is payload, frame heads and the answer to the handshake, before encryption and after compression: a
+        server with ``compression=False`` is as slow as the length of a message says.
 
         Args:
             bytes_per_s: For each direction; they come in pieces, up to a hundred a second.
@@ -174,7 +179,10 @@ class Controls(ABC):
         def is_open(connection: Connection) -> bool:
             return connection.state is State.OPEN and self._has(connection)
 
-        return self._ledger.clients(timeout, is_open, self._whom)
+        return self._clients(timeout, is_open)
+
+    def _clients(self, timeout: float | None, choice: Callable[[Connection], bool]) -> list[Connection]:
+        return self._ledger.clients(timeout, choice, self._whom, self._gone)
 
 
 class Scope(Controls):
@@ -248,7 +256,7 @@ class Client(Controls):
         self._server = server
         self._ledger = server._ledger
         self._connection = connection
-        self._whom = f"client of {self.path} is any more"
+        self._whom = f"client of {self.path}"
 
     def __repr__(self) -> str:
         return f"<Client {self.path} {self._connection.state.name}>"
@@ -292,6 +300,11 @@ class Client(Controls):
 
     def _has(self, connection: Connection) -> bool:
         return connection is self._connection
+
+    def _gone(self) -> bool:
+        from websockets.protocol import State
+
+        return self._connection.state is State.CLOSED
 
     def _set_stalled(self, stalled: bool) -> None:
         self._connection.stalled_itself = stalled

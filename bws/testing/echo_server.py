@@ -98,7 +98,7 @@ class EchoServer(Scope):
         self._behaviour = Behaviour(context, spoken, compression, echo, keep_messages)
         self._whom = "client"
         self._ledger = Ledger()
-        self._lifecycle = threading.Lock()  # guards start and stop; nothing else takes it
+        self._lifecycle = threading.Lock()  # held by start, stop and reset, first of all locks
         self._wire: Wire | None = None
         self._port: int | None = None
 
@@ -154,6 +154,17 @@ class EchoServer(Scope):
                 with self._ledger.changed:
                     for rule in self._ledger.rules.values():
                         rule.stalled = False
+
+    def reset(self) -> None:
+        """Forget what the clients did, and end ``refuse``, ``stall`` and ``slow``: for a server that many tests share.
+
+        Clients that are connected stay, and what they do from now on is noted. Of those that are closing nothing is,
+        so that the end of one test is not told to the next.
+        """
+        with self._lifecycle:
+            self._ledger.forget()
+            if self._wire is not None:
+                self._wire.obey()
 
     def __enter__(self) -> EchoServer:
         return self.start()
@@ -306,7 +317,7 @@ class EchoServer(Scope):
     def _last_request(self) -> Request:
         with self._ledger.changed:
             if self._ledger.request is None:
-                raise RuntimeError("no client has connected yet")
+                raise RuntimeError(self._ledger.nobody_has_connected())
             return self._ledger.request
 
 

@@ -259,8 +259,10 @@ def test_a_client_tells_what_it_has_sent(echo_server: EchoServer) -> None:
     echo_server.next_close()
     echo_server.next_close()
     assert echo_server.clients == []
-    with pytest.raises(TimeoutError, match=r"no client of /2 is any more connected within 0\.01 s"):
-        second.send("too late", timeout=0.01)
+    with pytest.raises(TimeoutError, match=r"^the client of /2 is not connected any more$"):
+        second.send("too late", timeout=None)
+    with pytest.raises(TimeoutError, match=r"^the client of /2 is not connected any more$"):
+        second.drop(timeout=None)
     with pytest.raises(TimeoutError, match=r"no further client within 0\.01 s"):
         echo_server.next_client(0.01)
 
@@ -272,6 +274,69 @@ def test_a_stop_ends_stall_for_the_next_start() -> None:
     with server, connect(server.url) as client:
         client.send("hello")
         assert client.recv(TIMEOUT) == "hello"
+
+
+# --- a server for many tests ---
+
+
+def test_a_reset_forgets_what_the_clients_did(echo_server: EchoServer) -> None:
+    with connect(echo_server.url) as client:
+        client.send("of an earlier test")
+        client.recv(TIMEOUT)
+    echo_server.reset()
+    assert (echo_server.messages, echo_server.closes, echo_server.clients) == ([], [], [])
+    for forgotten in (echo_server.next_message, echo_server.next_close, echo_server.next_client):
+        with pytest.raises(TimeoutError, match=r"nobody has connected since reset\(\); so far 0 messages"):
+            forgotten(timeout=0)
+    with pytest.raises(RuntimeError, match=r"^nobody has connected since reset\(\)$"):
+        _ = echo_server.headers
+    with connect(f"{echo_server.url}/new") as client:
+        client.send("of this one")
+        assert echo_server.next_message() == "of this one"
+        assert echo_server.next_client().messages == ["of this one"]
+    assert echo_server.next_close() == (1000, "")
+
+
+def test_a_reset_ends_all_faults(echo_server: EchoServer) -> None:
+    with connect(echo_server.url) as stays:
+        client = echo_server.next_client()
+        for one in (echo_server, echo_server.at("/"), client):
+            one.stall()
+            one.slow(1)
+        echo_server.refuse(503)
+        echo_server.at("/").refuse(404)
+        echo_server.reset()
+        stays.send("x" * 1000)
+        assert stays.recv(TIMEOUT) == "x" * 1000
+        assert client.messages == ["x" * 1000]
+        with connect(echo_server.url):
+            pass
+
+
+def test_the_end_of_a_client_is_not_told_after_a_reset(echo_server: EchoServer) -> None:
+    for number in range(50):
+        seen = record(ws := bws.WebSocket(f"{echo_server.url}/{number}"))
+        ws.wait_open(TIMEOUT)
+        ws.close(4000)
+        seen.wait_for("close")
+        echo_server.reset()
+    with connect(echo_server.url):
+        pass
+    echo_server.next_close()
+    assert echo_server.closes == [(1000, "")]
+
+
+def test_a_server_that_is_stopped_can_be_reset_and_started_again() -> None:
+    server = EchoServer()
+    server.reset()
+    with server, connect(server.url) as client:
+        client.send("hello")
+        client.recv(TIMEOUT)
+    server.reset()
+    assert server.messages == []
+    with server, connect(server.url) as client:
+        client.send("again")
+        assert server.next_message() == "again"
 
 
 # --- with another client, and without pytest ---
