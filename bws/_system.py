@@ -11,9 +11,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 __all__ = [
     "KEEPALIVE",
+    "Condition",
     "Poller",
     "Waker",
     "capped",
@@ -21,12 +23,10 @@ __all__ = [
     "keep_freed_memory",
     "proxy_possible",
     "socket_error",
-    "wait_for",
 ]
 
 WINDOWS = sys.platform == "win32"
 _LONGEST = 3600.0  # s: one wait; a longer one is a loop of these, so that no OS limit is reached
-_AGAIN = 1.0  # s: then a thread that waits for a condition looks again, see wait_for
 _SLICE = 0.05  # s: how long Ctrl-C may take where waiting for a lock cannot be interrupted
 
 
@@ -193,23 +193,54 @@ else:  # Windows
             return fd in r, fd in w or fd in x, self._waker in r
 
 
-def wait_for(condition: threading.Condition, predicate: Callable[[], bool], timeout: float | None) -> bool:
-    """Wait, with `condition` held, until `predicate` is true; False when `timeout` seconds are over.
+class Condition:
+    """Waits for what is said under a lock; as `threading.Condition`, but it is noted who waits before he looks.
 
-    A signal handler that makes it true between the look and the wait, on this thread, notifies nobody: the condition's
-    lock does not keep it out. So it is looked at again now and then.
+    The lock does not keep out a signal handler that comes in on the waiting thread, between the look and the wait.
+    What that says would be heard by nobody.
 
-    Ctrl-C interrupts it on every OS: on Windows a thread that waits for a lock does not see it, so there the
-    wait is cut into slices.
+    Args:
+        lock: Held by whoever calls a method.
     """
-    longest = _SLICE if WINDOWS else _AGAIN
-    end = None if timeout is None else time.monotonic() + timeout
-    while not predicate():
-        left = longest if end is None else min(longest, end - time.monotonic())
-        if left <= 0:
-            return False
-        condition.wait(left)
-    return True
+
+    __slots__ = ("_hold_again", "_let_go", "_waiting")
+
+    def __init__(self, lock: Any) -> None:
+        # A signal handler may have come in while its own thread holds an RLock: it is released wholly.
+        self._let_go, self._hold_again = lock._release_save, lock._acquire_restore
+        self._waiting: list[threading.Lock] = []
+
+    def notify_all(self) -> None:
+        """Have all that wait look again."""
+        while self._waiting:
+            with contextlib.suppress(IndexError):  # a signal handler said it first
+                self._waiting.pop().release()
+
+    def wait_for(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until `predicate` is true; False when `timeout` seconds are over.
+
+        Ctrl-C interrupts it on every OS: on Windows a thread that waits for a lock does not see it, so there the
+        wait is cut into slices.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            waiter = threading.Lock()
+            waiter.acquire()
+            self._waiting.append(waiter)
+            try:
+                if predicate():
+                    return True
+                left = _LONGEST if end is None else min(_LONGEST, end - time.monotonic())
+                if left <= 0:
+                    return False
+                held = self._let_go()
+                try:
+                    waiter.acquire(timeout=min(left, _SLICE) if WINDOWS else left)
+                finally:
+                    self._hold_again(held)
+            finally:
+                with contextlib.suppress(ValueError):  # whoever said something has removed it
+                    self._waiting.remove(waiter)
 
 
 def proxy_possible() -> bool:

@@ -17,7 +17,7 @@ from ._engine.interface import CloseFrame, Item, Opened, Pong
 from ._handler import one_argument
 from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT
 from ._state import CLOSED, CLOSING, CONNECTING, OPEN, Ending, Fact, Verdict, judge, step
-from ._system import wait_for
+from ._system import Condition
 from ._target import EventTarget
 from ._text import brief, without_password
 from .errors import InvalidStateError
@@ -132,7 +132,7 @@ class WebSocket(EventTarget):
         run = _rules.check_dispatch(dispatch)
         super().__init__()
         self._settings = settings
-        self._changed: threading.Condition | None = None  # said of _open_done and _close_done, once somebody waits
+        self._changed: Condition | None = None  # said of _open_done and _close_done, once somebody waits
         self._open_done = self._close_done = False
         self._state = CONNECTING
         self._aborted = False  # close() was called while CONNECTING
@@ -398,8 +398,8 @@ class WebSocket(EventTarget):
             if self._engine.interrupted():
                 return predicate()  # the connection goes on when the signal handler has returned
             if self._changed is None:
-                self._changed = threading.Condition(self._lock)
-            return wait_for(self._changed, predicate, timeout)
+                self._changed = Condition(self._lock)
+            return self._changed.wait_for(predicate, timeout)
 
     def _paid(self) -> bool:
         """Whether handlers that were bound late have got what was held for them."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, NamedTuple
 
-from .._system import wait_for
+from .._system import Condition
 from .deflate import Deflater
 from .frames import CLOSE, PONG, Payload, frame, head, mask, masking_keys
 
@@ -65,7 +65,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self._drained: threading.Condition | None = None  # said when nothing is pending, and when nothing more goes
+        self._drained: Condition | None = None  # said when nothing is pending, and when nothing more goes
         self._busy = False  # whether a frame is being made and sent: then a signal handler has to queue
         self._later: list[tuple[int, bytes | str, bool]] = []
         # The frame that is being sent past the empty queue: header, data, payload and packed as in _Frame, and what
@@ -226,8 +226,8 @@ class Outbox:
             if self._busy:
                 return not self._pending()
             if self._drained is None:
-                self._drained = threading.Condition(self.lock)
-            wait_for(self._drained, lambda: not self._pending() or (self._sock is None and self.closed), timeout)
+                self._drained = Condition(self.lock)
+            self._drained.wait_for(lambda: not self._pending() or (self._sock is None and self.closed), timeout)
             return not self._pending()
 
     def interrupted(self) -> bool:

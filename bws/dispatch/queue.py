@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from .._system import capped, wait_for
+from .._system import Condition, capped
 
 __all__ = ["Queue"]
 
@@ -32,7 +32,8 @@ class Queue:
 
     def __init__(self) -> None:
         self._calls: deque[Callable[[], object]] = deque()
-        self._arrived = threading.Condition()  # said when something comes
+        self._lock = threading.RLock()
+        self._arrived = Condition(self._lock)  # said when something comes
         self._left: int | None = None  # events that may still be delivered by the present run; None for all
         self._done = 0  # events that it has delivered
         self._asked = False  # whether a socket has called `spend`
@@ -40,9 +41,9 @@ class Queue:
 
     def __call__(self, call: Callable[[], object]) -> None:
         """Take a callable to run; may be called from any thread."""
-        with self._arrived:
+        with self._lock:
             self._calls.append(call)
-            self._arrived.notify()
+            self._arrived.notify_all()
 
     def __len__(self) -> int:
         """Callables that wait; each may deliver several events."""
@@ -99,8 +100,8 @@ class Queue:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 return False
-            with self._arrived:
-                wait_for(self._arrived, lambda: bool(self._calls), None if left is None else capped(left))
+            with self._lock:
+                self._arrived.wait_for(lambda: bool(self._calls), None if left is None else capped(left))
         return True
 
     def spend(self, events: int) -> int:
