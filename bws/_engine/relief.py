@@ -79,14 +79,15 @@ class Relief:
                 try:
                     self._waker = self._waker or Waker()
                     if self._waker.error is not None:
-                        self._waker = None
-                        return
+                        error, self._waker = self._waker.error, None
+                        raise error
                     self._thread = threading.Thread(target=self._run, name="bws relief", daemon=True)
                     self._thread.start()
                 except (RuntimeError, OSError):
-                    # The interpreter is going away, or there are no descriptors left: a connection without
-                    # relief is better than none.
+                    # The interpreter is going away, or there are no descriptors or threads left: a connection
+                    # without relief is better than none. The next handler may have more luck.
                     self._thread = None
+                    self._asleep = True
                     return
         self._wakeup.set()
 

@@ -378,6 +378,9 @@ class ThreadedEngine:
         try:
             if self._relief.serves(self) and self._sock is not None:
                 self._work(readable or (self._tls and self._may_read() and self._buffered()), writable)
+        except BaseException as exc:
+            # It ends this connection, as it would on its own thread, and not the thread that all others need.
+            self._finish(Ending(error=exc, failed=True))
         finally:
             self._io.release()
 
@@ -438,6 +441,8 @@ class ThreadedEngine:
                 self._violation = exc, time.monotonic() + ANSWERS
             else:
                 self._fail(exc)
+        except MemoryError as exc:
+            self._finish(Ending(error=exc, failed=True))  # what was read is lost; what came before it is not
         if log.isEnabledFor(logging.DEBUG) and data:
             items = self._reader.items
             log.debug("%s < %d bytes, %d items: %s", self._thread.name, len(data), len(items), brief(items[-1:]))

@@ -18,6 +18,7 @@ import pytest
 
 import bws
 from bws._engine import threaded_engine
+from bws._engine.frames import FrameReader
 from bws._engine.interface import Ending, Opened
 from bws._rules import check_settings
 from tests.conftest import TIMEOUT, Mode, Play, Recorder
@@ -193,6 +194,73 @@ def test_a_lost_connection_is_noted_after_the_handler(hold: Hold) -> None:
         server.result()
         hold.release.set()
         assert recorder.closed()[-1] == ("close", 3, 1006, "", False)
+
+
+def test_no_memory_while_a_handler_blocks_fails_that_connection_and_no_other(
+    hold: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed, failed, answered = FrameReader.feed, threading.Event(), threading.Event()
+
+    def without_memory(reader: FrameReader, data: bytes) -> None:
+        if b"too much" in data:
+            failed.set()
+            raise MemoryError
+        feed(reader, data)
+
+    def fails(c: Connection) -> None:
+        c.handshake(then=frame(TEXT, "block"))
+        c.wait_for(hold.entered)
+        c.send_text("too much")
+        c.wait_for(answered)
+        c.send_text("nothing may come after what was lost")
+        hold.release.set()
+
+    def lives(c: Connection) -> None:
+        c.handshake(then=frame(TEXT, "block"))
+        c.wait_for(failed)
+        c.send(frame(PING, "still there?"))
+        c.read_until(PONG)
+        answered.set()
+        c.behave()
+
+    monkeypatch.setattr(FrameReader, "feed", without_memory)
+    with ScriptedServer(fails) as one, ScriptedServer(lives) as other:
+        first = Recorder(bws.WebSocket(one.url), {"message": lambda _, evt: hold(evt)})
+        second = Recorder(bws.WebSocket(other.url), {"message": lambda *_: hold.release.wait(TIMEOUT)})
+        assert answered.wait(TIMEOUT)
+        assert first.closed() == [("open", 1), ("message", 1, "block"), ("error", 3), ("close", 3, 1006, "", False)]
+        assert isinstance(first.error, MemoryError)
+        second.ws.close()
+        assert second.closed()[-1] == ("close", 3, 1005, "", True)
+
+
+def test_the_thread_that_stands_in_is_started_again_when_it_could_not_be(
+    hold: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refused = threading.Thread.start, threading.Event()
+
+    def refuse_once(thread: threading.Thread) -> None:
+        if thread.name == "bws relief" and not refused.is_set():
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.wait_for(refused)  # for the handlers of "open"
+        c.send_text("block")
+        c.wait_for(hold.entered)
+        c.send(frame(PING, "still there?"))
+        c.read_until(PONG)
+        assert hold.blocks
+        hold.release.set()
+        c.close(1000)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_once)
+    with ScriptedServer(script) as server:
+        recorder = Recorder(bws.WebSocket(server.url), {"message": lambda _, evt: hold(evt)})
+        assert recorder.closed()[-1] == ("close", 3, 1000, "", True)
+        server.result()
 
 
 def test_many_blocked_sockets_are_all_served(hold: Hold) -> None:
