@@ -87,8 +87,8 @@ class Record:
             if len(found) >= n:
                 return found[n - 1]
             when = "before the socket closed" if self._of("close") else f"within {limit:g} s"
-        wanted = f"{n} {type!r} events" if n != 1 else f"{type!r} event"
-        raise AssertionError(f"no {wanted} {when}; what came: {self._story()}")
+        missing = f"{len(found)} of {n} {type!r} events" if n != 1 else f"no {type!r} event"
+        raise AssertionError(f"{missing} {when}; what came: {self._story()}")
 
     def _refuse_on_handler_thread(self) -> None:
         try:
@@ -110,7 +110,7 @@ class Record:
 
     def _story(self) -> str:
         events = self.events
-        shown = [_brief(event) for _, event in events[-SHOWN_ITEMS:]]
+        shown = [_brief(event, after_error="error" in self.types) for _, event in events[-SHOWN_ITEMS:]]
         if len(events) > len(shown):
             shown.insert(0, f"{len(events) - len(shown)} more")
         return ", ".join(shown) or "nothing"
@@ -143,14 +143,13 @@ def _data(event: Any) -> Any:
     return event.data
 
 
-def _brief(event: Any) -> str:
-    """``message('hello')``, ``close(1006, '')``: an event on less than a line."""
+def _brief(event: Any, *, after_error: bool) -> str:
+    """``message('hello')``, ``close(1006, '')``; why a connection failed is told once, and whole."""
     if event.type == "message":
-        text = f"message({event.data!r})"
-    elif event.type == "close":
-        text = f"close({event.code}, {event.reason!r})"
-    elif event.type == "error":
-        text = f"error({getattr(event, 'message', '') or ''})"
-    else:
-        text = str(event.type)
-    return brief(text)
+        return brief(f"message({event.data!r})")
+    if event.type == "error":
+        return f"error({getattr(event, 'message', '') or ''})"
+    if event.type == "close":
+        cause = "" if after_error or event.error is None else f", {event.error}"
+        return f"close({event.code}, {event.reason!r}{cause})"
+    return str(event.type)

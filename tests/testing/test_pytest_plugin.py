@@ -142,7 +142,7 @@ def test_a_failure_says_what_came_instead(pytester: pytest.Pytester) -> None:
     )
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["E*AssertionError: no 2 'message' events within 0.05 s; what came: open, message('only one')"]
+        ["E*AssertionError: 1 of 2 'message' events within 0.05 s; what came: open, message('only one')"]
     )
 
 

@@ -71,8 +71,19 @@ def test_wait_for_tells_what_came_instead(echo_server: EchoServer) -> None:
         with pytest.raises(AssertionError) as caught:
             seen.wait_for("message", 2, timeout=0.05)
     story = str(caught.value)
-    assert story.startswith("no 2 'message' events within 0.05 s; what came: open, message('xxxx")
+    assert story.startswith("1 of 2 'message' events within 0.05 s; what came: open, message('xxxx")
     assert len(story) < 200
+
+
+def test_wait_for_tells_why_the_connection_failed_or_was_lost(
+    echo_server: EchoServer, echo_server_tls: EchoServer
+) -> None:
+    with pytest.raises(AssertionError, match=r"came: error\(TLS .*: unable to get local .*\), close\(1006, ''\)$"):
+        record(bws.WebSocket(echo_server_tls.url)).wait_for("open")
+    seen = record(bws.WebSocket(echo_server.url))
+    echo_server.drop()
+    with pytest.raises(AssertionError, match=r"came: open, close\(1006, '', .*lost: .+\)$"):
+        seen.wait_for("message")
 
 
 def test_wait_for_tells_that_nothing_came() -> None:
