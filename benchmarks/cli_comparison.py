@@ -40,8 +40,10 @@ LINE = 100  # bytes of one with its end, in the runs that measure the rate
 LONG = 1000  # the same in those that measure memory
 
 # A session of its own, so that Ctrl-C on that terminal reaches the program and nobody else.
+# A shell ignores it for what runs in the background, and so would the program.
 ON_TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.setsid()
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])

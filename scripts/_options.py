@@ -125,7 +125,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--subprotocol", action="append", default=[], metavar="NAME", help="ask for a subprotocol (repeatable)")
     add("--origin", metavar="URL", help="the Origin header; '' sends none")
     add("--cookie", metavar="NAME=VALUE", help="the Cookie header")
-    add("--proxy", metavar="URL", help="http://..., socks5h://..., or none (the environment's)")
+    add("--proxy", type=proxy, metavar="URL", help="http://..., socks5h://..., or none (the environment's)")
     add("--ping", type=positive(float), metavar="S", help="ping every S s; give up after S s without answer")
     add("--cafile", metavar="FILE", help="trust these certificates, not the system's")
     add("--cert", metavar="FILE", help="the certificate to show")
@@ -164,6 +164,12 @@ def header(text: str) -> tuple[str, str]:
     if not colon:
         raise argparse.ArgumentTypeError(f"must be 'NAME: VALUE', not {text!r}")
     return name.strip(), value.strip()
+
+
+def proxy(text: str) -> str:
+    if text != "none" and "://" not in text:
+        raise argparse.ArgumentTypeError(f"must be a URL such as http://proxy.example:3128, or none, not {text!r}")
+    return text
 
 
 def address(text: str) -> tuple[str, int]:

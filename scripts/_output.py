@@ -59,6 +59,7 @@ class Output:
         # A bare Windows console shows escape sequences instead of obeying them.
         self._obeys = interactive and os.environ.get("TERM") != "dumb" and os.name != "nt"
         self._colour = self._obeys and not os.environ.get("NO_COLOR")
+        self._was_open = False
         self._lock = threading.Lock()  # a line is written whole
 
     def message(self, message: str | bytes) -> None:
@@ -92,6 +93,7 @@ class Output:
 
     def opened(self, ws: bws.WebSocket) -> None:
         """Tell that the connection is open."""
+        self._was_open = True
         if self._jsonl:
             self._json("open", url=without_password(ws.url), protocol=ws.protocol, extensions=ws.extensions)
         elif self._interactive:
@@ -104,10 +106,10 @@ class Output:
             self._json("error", message=evt.message)
 
     def closed(self, evt: bws.CloseEvent) -> None:
-        """Tell of the end."""
+        """Tell of the end; of one without a beginning only as JSON."""
         if self._jsonl:
             self._json("close", code=evt.code, reason=evt.reason, wasClean=evt.wasClean)
-        elif self._interactive:
+        elif self._interactive and self._was_open:
             self.note(f"closed: {evt.code} {evt.reason}".rstrip())
 
     def note(self, text: str) -> None:

@@ -83,6 +83,8 @@ def obey(session: Session, line: str) -> bool:
             return False
         if command == "/close":
             code, _, reason = rest.strip().partition(" ")
+            if code and not code.isdecimal():
+                raise ValueError(f"the code comes first, and is a number, not {code!r}")
             session.close(int(code) if code else None, reason or None)
         elif command == "/ping":
             session.ws.ping(rest.encode(), lambda s: session.output.note(f"pong after {s * 1000:.3f} ms"))
@@ -100,7 +102,11 @@ def talk(session: Session) -> None:
     """Read what a person types until there is no more of it, or the connection has ended."""
     try:
         from prompt_toolkit import PromptSession
+        from prompt_toolkit.utils import is_dumb_terminal
     except ImportError:
+        _talk_plainly(session)
+        return
+    if is_dumb_terminal():  # where it would write over the line that is being typed
         _talk_plainly(session)
     else:
         prompt: PromptSession[str] = PromptSession(

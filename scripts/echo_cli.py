@@ -76,7 +76,11 @@ def serve(options: Options, host: str, port: int) -> int:
     server = EchoServer(
         host, port, tls=options.server_tls or False, subprotocols=options.subprotocols, keep_messages=False
     )
-    with server:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(server)
+        except OSError as error:
+            raise OSError(f"cannot serve on {host!r} port {port}: {error.strerror or error}") from error
         print(server.url, flush=True)
         while True:
             threading.Event().wait(1.0)  # without an end Windows would not notice Ctrl-C

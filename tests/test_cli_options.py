@@ -215,6 +215,7 @@ def test_latency_without_a_reply_is_a_time_out() -> None:
         (["--cafile", "x"], "--cafile needs a URL"),
         (["--insecure"], "--insecure needs a URL"),
         (["--proxy", "none"], "--proxy needs a URL"),
+        (["--proxy", "h:1", "ws://a/"], "--proxy: must be a URL such as http://proxy.example:3128, or none, not 'h:1'"),
         (["wss://a/", "--cafile", "no such file"], "--cafile no such file: No such file or directory"),
         (["wss://a/", "--cert", "no such file"], "--cert no such file: No such file or directory"),
         (["wss://a/", "--key", "key"], "--key needs --cert"),
@@ -322,4 +323,4 @@ def test_serve_speaks_tls_with_a_certificate(tmp_path: Path) -> None:
 def test_serve_says_when_the_port_is_taken(echo_server: EchoServer) -> None:
     status, out, err = run("--serve", str(echo_server.port))
     assert (status, out) == (1, "")
-    assert re.fullmatch(r"bws: .+\n", err)
+    assert re.fullmatch(rf"bws: cannot serve on '127\.0\.0\.1' port {echo_server.port}: .+\n", err)

@@ -144,6 +144,12 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
             assert person.ends_with() == 0
         assert echo_server.next_close() == (4001, "see you later")
 
+    def test_a_close_code_that_is_no_number_is_told_in_words(kind: str, tmp_path: Path) -> None:
+        with terminal(kind, tmp_path) as person:
+            person.wait_for_prompt()
+            person.type("/close enough\r")
+            person.wait_for(r"\* /close: the code comes first, and is a number, not 'enough'")
+
     def test_ping_tells_the_round_trip_time(kind: str, tmp_path: Path) -> None:
         with terminal(kind, tmp_path) as person:
             person.wait_for_prompt()
@@ -205,6 +211,17 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
             person.type('{"a": [1, 2]}\r')
             person.wait_for(r'< \{\s+"a": \[\s+1,\s+2\s+\]\s+\}')
 
+    def test_a_dumb_terminal_gets_a_plain_prompt(tmp_path: Path, echo_server: EchoServer) -> None:
+        with terminal("toolkit", tmp_path, echo_server.url, TERM="dumb") as person:
+            person.wait_for("> ")
+            person.type("half a li")
+            person.wait_for("half a li")
+            echo_server.send("news")
+            person.wait_for(r"half a li\r\n\S+ < news\r\n> $")
+            person.type("ne\r")
+            person.wait_for("< half a line")
+            assert b"\x1b" not in person.raw
+
     def test_a_very_long_message_is_cut(kind: str, tmp_path: Path, echo_server: EchoServer) -> None:
         with terminal(kind, tmp_path, echo_server.url) as person:
             person.wait_for_prompt()
@@ -224,6 +241,7 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
         with terminal(kind, tmp_path, echo_server.url) as person:
             assert person.ends_with() == 1
             assert re.search(r"\* cannot connect to ws://\S+: .*404", person.screen)
+            assert "closed" not in person.screen  # it was never open
 
     def test_what_was_typed_is_remembered_for_the_next_time(tmp_path: Path) -> None:
         with terminal("toolkit", tmp_path) as person:
