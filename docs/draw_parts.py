@@ -50,7 +50,7 @@ PARTS = [
     Part("dispatch", "dispatch/", "GUI loops, queue", ("dispatch",), 362, 100, 108),
     Part("rules", "_rules.py", "arguments", ("_rules",), 10, 206, 104),
     Part("state", "_state.py", "the state table", ("_state",), 124, 206, 104),
-    Part("handlers", "_target.py", "_handler.py  events.py", ("_target", "_handler", "events"), 252, 206, 104),
+    Part("handlers", "_target.py", "_handler, events", ("_target", "_handler", "events"), 252, 206, 104),
     Part("delivery", "_delivery.py", "and _lifetime.py", ("_delivery", "_lifetime"), 366, 206, 104),
     Part("seam", "_engine/interface.py", "what is asked of it, the facts it reports",
          ("_engine", "_engine.interface"), 98, 322, 284),
