@@ -386,7 +386,8 @@ def rates(found: list[Program], url: str, lines: int, rounds: int) -> Iterator[t
     bare = best["bare"]
     for name, done in best.items():
         if ended[name]:
-            yield name, f"{done.cpu:.2f} s CPU ({done.cpu / bare.cpu:.2f} x), {done.seconds:.1f} s"
+            multiple = "" if name == "bare" else f" ({done.cpu / bare.cpu:.2f} x)"
+            yield name, f"{done.cpu:.2f} s CPU{multiple}, {done.seconds:.1f} s"
         else:
             yield name, f"not all replies; {done.exit}"
 
@@ -420,7 +421,7 @@ def main() -> int:
             row(name, [question(program, server) for program in found])
     with fast_server() as url:
         by_name = dict(rates(found, url, lines, given.rounds or (1 if given.quick else 3)))
-        row(f"{lines:,} lines of {LINE} bytes (bare script: {by_name['bare'].partition(' (')[0]})",
+        row(f"{lines:,} lines of {LINE} bytes (bare script: {by_name['bare']})",
             [by_name[program.name] for program in found])  # fmt: skip
         row(
             f"{megabytes:,} MB in lines of {LONG:,} bytes: memory",
