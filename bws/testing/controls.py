@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from ._checks import check_number, check_text
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Client", "Controls", "Route"]
 
 DEFAULT_TIMEOUT = 5.0  # s, for what a test waits for
+
+_PLAIN = "%/:@!$&'()*+,;=[]|"  # besides letters and digits, what stands in a request as it is in the URL
 
 
 class Controls(ABC):
@@ -234,7 +237,7 @@ class Route(Scope):
             raise ValueError(f"path must start with a slash and have no query, not {path!r}")
         self._server = server
         self._ledger = server._ledger
-        self._path: str = path
+        self._path: str = quote(path, safe=_PLAIN)
         self._whom = f"client of {path}"
 
     def __repr__(self) -> str:

@@ -231,7 +231,7 @@ class EchoServer(Scope):
         """The controls for the clients of one path, whatever their query is.
 
         Args:
-            path: Such as ``'/chat'``.
+            path: Such as ``'/chat'``; what a URL percent-encodes may be written either way.
 
         Raises:
             ValueError: It is no path.

@@ -208,6 +208,13 @@ def test_a_path_is_refused_before_and_instead_of_the_others(echo_server: EchoSer
         pass
 
 
+@pytest.mark.parametrize("path", ["/grüße an alle", "/gr%C3%BC%C3%9Fe%20an%20alle", "/a~b/(c)@d:e;f=g,h!$&'*+[]|"])
+def test_a_path_is_written_as_in_a_url_or_in_a_request(echo_server: EchoServer, path: str) -> None:
+    echo_server.at(path).refuse(404)
+    seen = record(bws.WebSocket(f"{echo_server.url}{path}?a=b"))
+    assert "404" in seen.wait_for("error").message
+
+
 def test_a_stalled_path_answers_no_handshake_until_it_resumes(echo_server: EchoServer) -> None:
     stalled = echo_server.at("/")
     stalled.stall()
