@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import ssl as _ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from ssl import SSLContext
 from time import perf_counter
 from types import TracebackType
 from typing import Any
@@ -108,7 +108,7 @@ class WebSocket(EventTarget):
         cookie: str | None = None,
         user_agent: str | None = None,
         # the way there
-        ssl: _ssl.SSLContext | None = None,
+        ssl: SSLContext | None = None,
         proxy: bool | str | None = True,
         # times, in seconds
         open_timeout: float | None = OPEN_TIMEOUT,

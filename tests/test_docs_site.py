@@ -137,6 +137,11 @@ def test_the_reference_has_every_public_name_and_member(site: Path, pages: dict[
     assert sorted(public() - anchors) == []
 
 
+def test_the_reference_names_nothing_private(site: Path) -> None:
+    shown = re.sub(r"<[^>]+>", "", (site / "reference.html").read_text(encoding="utf-8"))
+    assert re.findall(r"(?:bws\.|\b)_(?!_)\w+\.\w+", shown) == []
+
+
 # -- pages that are read on the web site of the repository ---------------------------------------------
 
 
