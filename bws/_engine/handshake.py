@@ -69,15 +69,19 @@ class Head(NamedTuple):
 class HeadReader:
     """Collects the head of an answer, which may come in any pieces.
 
+    Args:
+        whose: What it is, for messages.
+        secure: What would be silent, or answer in TLS, as it was asked in clear: ``'a wss: server'``.
+
     Attributes:
         rest: What came behind the head.
     """
 
-    __slots__ = ("_data", "_whose", "rest")
+    __slots__ = ("_data", "_secure", "_whose", "rest")
 
-    def __init__(self, whose: str = "the server's answer") -> None:
+    def __init__(self, whose: str = "the server's answer", secure: str = "") -> None:
         self._data = bytearray()
-        self._whose = whose
+        self._whose, self._secure = whose, secure
         self.rest = b""
 
     def feed(self, data: bytes) -> Head | None:
@@ -89,7 +93,8 @@ class HeadReader:
         seen = max(0, len(self._data) - 3)
         self._data += data
         if not self._data.startswith(_START[: len(self._data)]):
-            hint = " (it looks like TLS; is it a wss: server?)" if self._data[0] in _TLS else ""
+            tls = self._secure and self._data[0] in _TLS
+            hint = f" (it looks like TLS; is it {self._secure}?)" if tls else ""
             raise HandshakeError(f"{self._whose} is not HTTP/1.x: {bytes(self._data[:40])!r}{hint}")
         end = _END.search(self._data, seen)
         if len(self._data) > MAX_HEAD if end is None else end.end() > MAX_HEAD:
@@ -102,7 +107,8 @@ class HeadReader:
     def eof(self) -> HandshakeError:
         """What to raise when the connection ended before the head did."""
         got = f"after {len(self._data)} bytes of it" if self._data else "before it"
-        return HandshakeError(f"the connection ended without {self._whose}: TCP end {got}")
+        hint = f" (is it {self._secure}?)" if self._secure and not self._data else ""
+        return HandshakeError(f"the connection ended without {self._whose}: TCP end {got}{hint}")
 
     def _parse(self, text: str) -> Head:
         # As browsers do: line ends may be bare LF, a line that starts with white space continues the one before,

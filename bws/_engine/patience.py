@@ -142,10 +142,10 @@ _HINTS = {
 }
 
 
-def explained(exc: OSError, what: str) -> OSError:
-    """An exception of the same class whose message also says to which host it happened."""
+def explained(exc: OSError, what: str, hint: str = "") -> OSError:
+    """An exception of the same class whose message also says to which host it happened, and what to do about it."""
     reason = exc.strerror if isinstance(exc.strerror, str) else str(exc) or type(exc).__name__
-    hint = _HINTS.get(getattr(exc, "reason", ""))
+    hint = hint or _HINTS.get(getattr(exc, "reason", ""), "")
     message = f"{what}: {reason}" + (f" ({hint})" if hint else "")
     try:
         new = type(exc)(message) if exc.errno is None else type(exc)(exc.errno, message)

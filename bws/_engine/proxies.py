@@ -116,7 +116,7 @@ def _ask(sock: socket.socket, proxy: Proxy, address: Address, patience: Patience
         lines.append("Proxy-Authorization: Basic " + base64.b64encode(pair).decode("ascii"))
     patience.stage = f"waiting for {proxy!r}"
     write(sock, ("\r\n".join(lines) + "\r\n\r\n").encode("ascii"), patience)
-    reader = HeadReader(f"the answer of {proxy!r}")
+    reader = HeadReader(f"the answer of {proxy!r}", "an https: proxy" if proxy.scheme == "http" else "")
     try:
         while (head := reader.feed(read(sock, reader, patience))) is None:
             pass

@@ -243,7 +243,7 @@ class ThreadedEngine:
         assert sock is not None
         patience.stage = "waiting for the answer to the opening handshake"
         write(sock, handshake.request(self._settings, key), patience)
-        reader = handshake.HeadReader(f"the answer of {patience.peer}")
+        reader = handshake.HeadReader(f"the answer of {patience.peer}", "" if self._tls else "a wss: server")
         while (head := reader.feed(read(sock, reader, patience))) is None:
             pass
         log.debug("%s: the server answered %d %s", self._thread.name, head.status, printable(head.reason))

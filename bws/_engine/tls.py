@@ -51,7 +51,8 @@ def secure(sock: socket.socket, host: str, context: ssl.SSLContext | None, patie
         if isinstance(exc, (Aborted, TimeoutError)):
             raise
         if isinstance(exc, OSError):  # SSLCertVerificationError is a ValueError too
-            raise explained(exc, f"TLS handshake with host {host!r} failed") from exc
+            hung_up = "the server hung up; does it speak plain ws:?" if isinstance(exc, ssl.SSLEOFError) else ""
+            raise explained(exc, f"TLS handshake with host {host!r} failed", hung_up) from exc
         if isinstance(exc, ValueError):
             raise ssl.SSLError(1, f"TLS with host {host!r} is not possible: {exc}") from exc
         raise

@@ -223,6 +223,17 @@ def test_an_end_in_the_middle_says_how_much_had_come() -> None:
     assert str(reader.eof()).endswith("TCP end after 12 bytes of it")
 
 
+def test_silence_to_a_question_in_clear_may_mean_tls() -> None:
+    reader = HeadReader("the answer", "a wss: server")
+    assert str(reader.eof()).endswith("TCP end before it (is it a wss: server?)")
+    reader.feed(b"H")
+    assert str(reader.eof()).endswith("TCP end after 1 bytes of it")
+    with pytest.raises(HandshakeError, match=r"\(it looks like TLS; is it a wss: server\?\)$"):
+        HeadReader("the answer", "a wss: server").feed(b"\x15\x03\x03\x00\x02\x02\x46")
+    with pytest.raises(HandshakeError, match=r"F'$"):
+        HeadReader().feed(b"\x15\x03\x03\x00\x02\x02\x46")
+
+
 # -- what is accepted
 
 

@@ -176,7 +176,10 @@ def test_a_server_that_speaks_no_tls_fails_the_connection(mode: Mode) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "message"),
-    [(b"\x15\x03\x03\x00\x02\x02\x46", r"it looks like TLS; is it a wss: server\?"), (b"", "looks like TLS|TCP end")],
+    [
+        (b"\x15\x03\x03\x00\x02\x02\x46", r"it looks like TLS; is it a wss: server\?"),
+        (b"", r"looks like TLS|TCP end before it \(is it a wss: server\?\)"),
+    ],
 )
 def test_a_tls_server_behind_a_ws_url_fails_the_connection(mode: Mode, answer: bytes, message: str) -> None:
     def script(c: Connection) -> None:
@@ -219,6 +222,8 @@ def test_tcp_that_ends_in_the_tls_handshake_fails_the_connection(mode: Mode, end
         assert recorder.closed() == FAILED
     assert isinstance(recorder.error, (ssl.SSLError, ConnectionResetError))
     assert "TLS handshake with host '127.0.0.1' failed" in str(recorder.error)
+    hung_up = isinstance(recorder.error, ssl.SSLEOFError)
+    assert ("the server hung up; does it speak plain ws:?" in str(recorder.error)) == hung_up
 
 
 # -- names
