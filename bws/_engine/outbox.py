@@ -54,13 +54,13 @@ class Outbox:
         stalled: Whether TLS has to read something before it can write on.
         closed: Whether a close frame has been sent or queued: nothing is sent after it.
         progress: Counts the writes that emptied some of the queue.
-        torn: Whether an interruption has left unknown what TLS sent: the connection cannot go on.
+        failed: Why nothing more can be sent, when writing has failed: the connection cannot go on.
     """
 
     __slots__ = (
         "_at_once", "_busy", "_deflater", "_drained", "_frames", "_gathers", "_key", "_later", "_lost", "_masked",
-        "_over", "_piece", "_put", "_sock", "_unsure", "_written", "closed", "lock", "pongs", "progress", "stalled",
-        "torn", "waiting",
+        "_over", "_piece", "_put", "_sock", "_unsure", "_written", "closed", "failed", "lock", "pongs", "progress",
+        "stalled", "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -85,7 +85,8 @@ class Outbox:
         self._deflater: Deflater | None = None
         self._unsure = False  # whether the peer may not get what the deflater refers to
         self.pongs = self.progress = 0
-        self.waiting = self.stalled = self.closed = self.torn = False
+        self.waiting = self.stalled = self.closed = False
+        self.failed: OSError | None = None
 
     def open(self, sock: socket.socket, deflater: Deflater | None) -> None:
         """The opening handshake is done: `sock` is non-blocking."""
@@ -278,8 +279,8 @@ class Outbox:
                 note.extend(map(self._put, (data,)))
         except WOULD_BLOCK as exc:
             self.stalled = isinstance(exc, ssl.SSLWantReadError)
-        except OSError:
-            self._end()  # reading tells why
+        except OSError as exc:
+            self._fail(exc)
         except BaseException:
             self._tear()
             raise
@@ -369,8 +370,8 @@ class Outbox:
             except WOULD_BLOCK as exc:
                 self.stalled = isinstance(exc, ssl.SSLWantReadError)
                 break
-            except OSError:
-                self._end()  # reading tells why
+            except OSError as exc:
+                self._fail(exc)
                 break
             except BaseException:
                 self._tear()
@@ -424,8 +425,12 @@ class Outbox:
     def _tear(self) -> None:
         """A signal handler raised inside a write: of TLS, nobody can tell then what was written."""
         if isinstance(self._sock, ssl.SSLSocket):
-            self.torn = True
-            self._end()
+            self._fail(ConnectionAbortedError("a signal handler raised inside a TLS write: what was sent is unknown"))
+
+    def _fail(self, error: OSError) -> None:
+        """Writing failed."""
+        self.failed = error.with_traceback(None)
+        self._end()
 
     def _notify(self) -> None:
         if self._drained is not None:

@@ -138,7 +138,7 @@ class ThreadedEngine:
             self._outbox.write()  # a signal handler raised: what it interrupted is brought to an end
             raise
         finally:
-            if (self._outbox.waiting and not self._polls_write) or self._outbox.torn:
+            if (self._outbox.waiting and not self._polls_write) or self._outbox.failed is not None:
                 self.wake()
 
     def ping(self, payload: bytes, callback: Callable[[float], object] | None) -> None:
@@ -321,7 +321,7 @@ class ThreadedEngine:
         # Only here: what the relief thread waits for does not count, as it may be about to be done with this socket.
         self._polls_write = write
         timeout = None if due is None else due - time.monotonic()
-        if read and self._tls and self._buffered():
+        if read and (self._outbox.failed is not None or (self._tls and self._buffered())):
             timeout = 0
         readable, writable, woken = poller.wait(fd, read, write, timeout)
         if woken:
@@ -390,11 +390,9 @@ class ThreadedEngine:
             self._fail(self._violation[0])
         if self._stop:
             self._give_up()
-        if self._outbox.torn and self._sock is not None:
-            self._lost(ConnectionAbortedError("a signal handler raised inside a TLS write: what was sent is unknown"))
         if writable:
             self._outbox.write()
-        if readable or (writable and self._write_to_read):
+        if readable or (writable and self._write_to_read) or (self._outbox.failed is not None and self._may_read()):
             self._receive()
             if self._outbox.stalled:
                 self._outbox.write()
@@ -416,6 +414,9 @@ class ThreadedEngine:
                     data = sock.recv(size)
             except WOULD_BLOCK as exc:
                 self._write_to_read = isinstance(exc, ssl.SSLWantWriteError)
+                if self._outbox.failed is not None:
+                    # What had come is read. Mostly its end tells why nothing can be sent, and this is not reached.
+                    self._lost(explained(self._outbox.failed, "the connection was lost"))
                 return
             except OSError as exc:
                 self._lost(explained(exc, "the connection was lost"))

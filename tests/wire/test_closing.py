@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import Any
 
 import pytest
 
-from tests.conftest import TIMEOUT, Play, Recorder
+from tests.conftest import TIMEOUT, Mode, Play, Recorder
 from tests.wire.frames import CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame
-from tests.wire.server import Connection
+from tests.wire.server import Connection, ScriptedServer
 
 OPEN = ("open", 1)
 LOST = ("close", 3, 1006, "", False)
@@ -366,3 +367,33 @@ def test_a_message_sent_into_a_lost_connection_is_dropped(play: Play) -> None:
 
     played = play(script, on={"open": in_open})
     assert played.entries == [OPEN, ("look", 1), ("message", 1, "hello"), LOST]
+
+
+@pytest.mark.parametrize("tls", [(), ("127.0.0.1",)], ids=["tcp", "tls"])
+def test_a_connection_that_can_only_be_read_is_lost_when_something_is_sent(mode: Mode, tls: tuple[str, ...]) -> None:
+    broken, sent, over = threading.Event(), threading.Event(), threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.wait_for(broken)
+        c.send_text("hello")
+        sent.set()
+        c.wait_for(over)  # nothing that the client reads tells that it cannot write
+
+    def in_open(r: Recorder, _: object) -> None:
+        engine: Any = r.ws._engine
+        socket.socket.shutdown(engine._sock, socket.SHUT_WR)
+        broken.set()
+        assert sent.wait(TIMEOUT)
+        r.ws.send("x")
+        r.note("flush", r.ws.flush(TIMEOUT))
+
+    with ScriptedServer(script, tls=tls) as server:
+        ws = mode.open(server.url, ssl=server.ssl_context if tls else None)
+        recorder = Recorder(ws, {"open": in_open})
+        entries = recorder.closed()
+        over.set()
+    assert sorted(entries[1:3]) == [("flush", False), ("message", 1, "hello")]
+    assert entries[3:] == [LOST]
+    assert isinstance(recorder.events[-1].error, OSError)
+    assert ws.bufferedAmount == 1
