@@ -267,6 +267,20 @@ atexit.register(late)
 """,
         close=None,
     ),
+    "made when hardly anything is left of the interpreter": Ending(
+        scripted(Connection.handshake),
+        """
+import builtins
+class Last:
+    def __del__(self):
+        try:
+            bws.WebSocket(url)
+        except RuntimeError as exc:
+            assert "shutdown" in str(exc), exc
+builtins.last = Last()
+""",
+        close=None,
+    ),
     "made in an atexit handler that runs last of all": Ending(
         scripted(Connection.handshake),
         """

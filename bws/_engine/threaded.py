@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -123,6 +124,8 @@ class ThreadedEngine:
 
     def start(self) -> None:
         try:
+            if sys.is_finalizing():  # Python before 3.12 would wait for ever for a thread that never runs
+                raise RuntimeError("can't create new thread at interpreter shutdown")
             self._thread.start()
         except BaseException:
             self._waker.close()
