@@ -378,7 +378,8 @@ class EventTarget:
                 event = held.pop(0)
                 if isinstance(event, MessageEvent):
                     self._held_bytes -= len(event.data)
-            self._call(listeners, event)
+            if self._wanted(event):  # not if the handler before it has destroyed the window, say
+                self._call(listeners, event)
 
     def _drop_held_messages(self) -> None:
         """With the lock held: the program called close()."""

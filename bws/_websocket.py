@@ -560,6 +560,8 @@ class WebSocket(EventTarget):
         with self._lock:
             self._muted = True
             self._only = None
+            self._flushes.clear()
+            self._flush = False  # what waits for this to become false, to deliver something else, would wait for ever
         self._leave()
 
     def _leave_at_exit(self) -> None:

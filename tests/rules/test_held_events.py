@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -222,3 +223,46 @@ def test_without_any_handler_a_connection_ends_all_the_same(mode: Mode) -> None:
     with ScriptedServer(lambda c: c.handshake(then=ONE + close_frame(1000, "done"))) as server:
         ws = over(mode, server)
     assert ws.readyState == 3
+
+
+class Window:
+    """A loop that tells when it is gone, as those of `bws.dispatch` do."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._attached: list[Any] = []
+
+    def __call__(self, call: Callable[[], object]) -> None:
+        self._calls.put(call)
+
+    def tell_when_gone(self, attached: Any) -> None:
+        self._attached.append(attached)
+
+    def destroy(self) -> None:
+        """Nothing is run there any more."""
+        for each in self._attached:
+            each.loop_gone()
+
+    def run_until(self, predicate: Callable[[], bool]) -> None:
+        """Run what comes."""
+        while not predicate():
+            self._calls.get(timeout=TIMEOUT)()
+
+
+def test_what_is_held_is_not_delivered_when_the_handler_before_it_has_destroyed_the_window() -> None:
+    window = Window()
+    got: list[str] = []
+    with ScriptedServer(lambda c: c.handshake(then=ONE + close_frame(1000))) as server:
+        ws = bws.WebSocket(server.url, dispatch=window)
+        window.run_until(lambda: ws.readyState == 3)
+
+        def opened() -> None:
+            got.append("open")
+            window.destroy()
+
+        ws.bind("open", opened)
+        ws.bind("message", lambda: got.append("message"))
+        ws.bind("close", lambda: got.append("close"))
+        window.run_until(lambda: bool(got))
+        assert ws.wait_closed(TIMEOUT)
+    assert got == ["open"]
