@@ -58,6 +58,9 @@ class Direct:
         self._late: threading.Thread | None = None  # delivers what is held when the socket's thread has ended
         self._again = False  # there is something that it may have missed
 
+    def attach(self) -> None:
+        """See `Dispatched`; there is no loop that may go."""
+
     def deliver(self, items: Sequence[Item], size: int) -> None:
         target = self._ref()
         if target is not None:
@@ -152,7 +155,10 @@ class Dispatched:
         self._handing: int | None = None  # the thread that is in `dispatch`
         self._inside: int | None = None  # the thread that is in _drain
         self._again = False  # _drain was called while a thread was in it
-        tell_when_gone = getattr(dispatch, "tell_when_gone", None)  # the adapters of bws.dispatch
+
+    def attach(self) -> None:
+        """The target is complete: from now on it can be told that the loop is gone."""
+        tell_when_gone = getattr(self._dispatch, "tell_when_gone", None)  # the adapters of bws.dispatch
         if tell_when_gone is not None:
             tell_when_gone(self)
 

@@ -146,6 +146,7 @@ class WebSocket(EventTarget):
         self._dropped = 0  # payload bytes that came too late to be sent
         self._delivery = Direct(self) if run is None else Dispatched(self, run)
         self._engine = threaded_engine(settings, self._delivery)
+        self._delivery.attach()
         _lifetime.add(self)
         try:
             self._engine.start()

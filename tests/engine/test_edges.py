@@ -198,6 +198,20 @@ def test_waiting_is_over_when_the_handlers_have_run_that_were_owed_an_event(mode
         assert got == ["hello", 1000]
 
 
+def test_a_loop_that_goes_while_a_socket_is_made_takes_it_along() -> None:
+    class Gone:
+        def __call__(self, call: object) -> None:
+            raise RuntimeError("nothing is run there any more")
+
+        def tell_when_gone(self, attached: Any) -> None:
+            attached.loop_gone()  # as another thread may at any time from now on
+
+    with ScriptedServer(greet) as server:
+        ws = bws.WebSocket(server.url, dispatch=Gone())
+        assert ws.wait_closed(TIMEOUT)
+        assert ws.readyState == 3
+
+
 def test_a_ping_before_open_is_refused() -> None:
     gate = threading.Event()
     with ScriptedServer(Connection.handshake, gate=gate) as server:
