@@ -67,6 +67,8 @@ class Connection:
         try:
             tls = context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
             self.sock = tls
+            if self._stop.is_set():  # what was shut down then was perhaps the socket that this is made of
+                raise Gone
             tls.do_handshake()
         except OSError:  # the client did not like the certificate, or is gone
             raise Gone from None
