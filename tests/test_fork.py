@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import pathlib
+import threading
 from typing import Any
 
 import pytest
 
 from tests.conftest import run_python
+from tests.wire.frames import Data
 from tests.wire.server import Connection, ScriptedServer
 from tests.wire.tls import authority_pem
 
@@ -16,7 +18,7 @@ PROGRAM = """
 import json, os, ssl, sys, threading
 import bws
 
-url, authority, leave = sys.argv[1:]
+url, other, authority, leave = sys.argv[1:]
 options = {"ssl": ssl.create_default_context(cafile=authority)} if authority else {}
 events, got = [], threading.Semaphore(0)
 
@@ -34,7 +36,7 @@ def echo(ws, text):
     return text
 
 ws = connect()
-unopened = bws.WebSocket(url, **options)
+unopened = bws.WebSocket(other, **options)
 echo(ws, "before")
 before = list(events)
 reader, writer = os.pipe()
@@ -70,10 +72,22 @@ print(json.dumps(facts))
 def test_a_fork_leaves_the_parents_connection_alone(tmp_path: pathlib.Path, tls: tuple[str, ...], leave: str) -> None:
     authority = tmp_path / "authority.pem"
     authority.write_text(authority_pem())
-    with ScriptedServer(Connection.echo, tls=tls) as server:
-        done = run_python(PROGRAM, server.url, str(authority) if tls else "", leave)
+    forked = threading.Event()
+
+    def echo(c: Connection) -> None:
+        def answer(data: Data) -> None:
+            if data == "after":
+                forked.set()
+            c.send_message(data)
+
+        c.handshake()
+        c.behave(answer)
+
+    # No TLS goes on while the program forks: OpenSSL has locks of its own, which the child would find held for ever.
+    with ScriptedServer(echo, tls=tls) as server, ScriptedServer(Connection.echo, tls=tls, gate=forked) as other:
+        done = run_python(PROGRAM, server.url, other.url, str(authority) if tls else "", leave)
         assert (done.stderr, done.returncode) == ("", 0)
-        seen = server.results(4)
+        seen = [*server.results(3), *other.results(1)]
     facts: dict[str, Any] = json.loads(done.stdout)
     assert facts == {
         "states": [3, 3],
