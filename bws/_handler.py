@@ -74,8 +74,9 @@ def _without_signature(fn: Handler) -> Handler:
     return call
 
 
-# inspect.CO_VARARGS, CO_GENERATOR, CO_COROUTINE, CO_ITERABLE_COROUTINE, CO_ASYNC_GENERATOR
-_NOT_PLAIN = 0x04 | 0x20 | 0x80 | 0x100 | 0x200
+_VARARGS = 0x04  # inspect.CO_VARARGS
+# inspect.CO_GENERATOR, CO_COROUTINE, CO_ITERABLE_COROUTINE, CO_ASYNC_GENERATOR
+_NOT_PLAIN = 0x20 | 0x80 | 0x100 | 0x200
 
 
 def _plain_arguments(fn: Handler) -> int | None:
@@ -89,8 +90,9 @@ def _plain_arguments(fn: Handler) -> int | None:
     code = fn.__code__
     most = code.co_argcount - bound
     least = most - len(fn.__defaults__ or ())
-    if code.co_flags & _NOT_PLAIN or code.co_kwonlyargcount or most < 0:
+    various = code.co_flags & _VARARGS
+    if code.co_flags & _NOT_PLAIN or code.co_kwonlyargcount or (most < 0 and not various):
         return None
-    if least <= 1 <= most:
+    if least <= 1 and (most >= 1 or various):
         return 1
     return 0 if most == 0 else None

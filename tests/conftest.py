@@ -259,6 +259,13 @@ def no_thread_is_left() -> Iterator[None]:
     assert left_threads(before) == []
 
 
+def settle() -> None:
+    """Wait for the library's threads; the one that stands in for the others ends soon after the last socket."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("bws"):
+            thread.join(TIMEOUT)
+
+
 def left_threads(before: set[threading.Thread]) -> list[threading.Thread]:
     """The library's threads that were not there before."""
     new = (t for t in threading.enumerate() if t not in before)

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import bws
-from tests.conftest import TIMEOUT, Mode, Recorder
+from tests.conftest import TIMEOUT, Mode, Recorder, settle
 from tests.wire.frames import TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
 
@@ -349,13 +349,6 @@ def cycle(count: int) -> list[weakref.ref[bws.WebSocket]]:
             refs.append(weakref.ref(ws))
             del ws
     return refs
-
-
-def settle() -> None:
-    """Wait for the library's threads; they end soon after the last socket."""
-    for thread in threading.enumerate():
-        if thread.name.startswith("bws"):
-            thread.join(TIMEOUT)
 
 
 def test_no_thread_no_file_and_no_object_is_left() -> None:

@@ -84,10 +84,18 @@ class Client(base.Client):
 
     def receive(self, count: int) -> float:
         left, data = count, self.data
+        parts: list[str | bytes] = []
 
         def received(transport: Any, frame: Any) -> bool:
             nonlocal left
-            data(frame)
+            part = data(frame)
+            if not frame.fin:
+                parts.append(part)  # picows leaves it to the program to put fragments together
+                return False
+            if parts:
+                parts.append(part)
+                b"".join(parts)  # type: ignore[arg-type] # the job with fragments has binary messages
+                parts.clear()
             left -= 1
             return not left
 

@@ -52,7 +52,7 @@ class Port:
         self._connection = connection
         self._patience = patience
         self._key = ""
-        self._answer = b""
+        self._answer: list[bytes] = []
         self.error: BaseException | None = None  # the library turns some exceptions into its own
 
     def send(self, data: bytes | str) -> int:
@@ -73,13 +73,18 @@ class Port:
             except BaseException as exc:
                 self.error = exc
                 raise _Quiet from None
-            self._answer = (
-                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                f"Sec-WebSocket-Accept: {accept_value(self._key)}\r\n\r\n"
-            ).encode("ascii")
+            lines = (
+                "HTTP/1.1 101 Switching Protocols",
+                "Upgrade: websocket",
+                "Connection: Upgrade",
+                f"Sec-WebSocket-Accept: {accept_value(self._key)}",
+                "",
+            )
             self._key = ""
-        data, self._answer = self._answer[:size], self._answer[size:]
-        return data
+            # The library asks for one byte at a time, and joins the pieces until one is a line feed. What a line is
+            # before that may come at once: that spares 120 calls, and they are a tenth of the time of connecting.
+            self._answer = [piece for line in reversed(lines) for piece in (b"\n", f"{line}\r".encode("ascii"))]
+        return self._answer.pop() if self._answer else b""
 
     def gettimeout(self) -> None:
         """No time-out: the engine has its own."""

@@ -15,7 +15,7 @@ import pytest
 
 import bws
 from bws import _target
-from tests.conftest import TIMEOUT, Mode, Recorder, run_python
+from tests.conftest import TIMEOUT, Mode, Recorder, run_python, settle
 from tests.wire.frames import CLOSE, PING, TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
 
@@ -264,6 +264,7 @@ def test_a_thread_that_cannot_start_raises_in_the_constructor_and_leaves_nothing
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with ScriptedServer(greet) as server:
+        settle()
         before = count_descriptors()
         with monkeypatch.context() as patch:
             no_start(patch, "bws ws:")
@@ -275,6 +276,7 @@ def test_a_thread_that_cannot_start_raises_in_the_constructor_and_leaves_nothing
 
 
 def test_a_connection_works_without_the_thread_that_stands_in_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    settle()
     no_start(monkeypatch, "bws relief")
     entries = greeted({"message": lambda *_: threading.Event().wait(0.1)})
     assert entries == [("open", 1), ("message", 1, "hello"), ("close", 3, 1000, "", True)]

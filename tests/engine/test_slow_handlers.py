@@ -21,7 +21,7 @@ from bws._engine import threaded_engine
 from bws._engine.frames import FrameReader
 from bws._engine.interface import Ending, Opened
 from bws._rules import check_settings
-from tests.conftest import TIMEOUT, Mode, Play, Recorder
+from tests.conftest import TIMEOUT, Mode, Play, Recorder, settle
 from tests.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
 
@@ -256,11 +256,40 @@ def test_the_thread_that_stands_in_is_started_again_when_it_could_not_be(
         hold.release.set()
         c.close(1000)
 
+    settle()
     monkeypatch.setattr(threading.Thread, "start", refuse_once)
     with ScriptedServer(script) as server:
         recorder = Recorder(bws.WebSocket(server.url), {"message": lambda _, evt: hold(evt)})
         assert recorder.closed()[-1] == ("close", 3, 1000, "", True)
         server.result()
+
+
+def test_the_thread_that_stands_in_waits_a_little_for_the_next_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, list[threading.Thread]()
+
+    def note(thread: threading.Thread) -> None:
+        if thread.name == "bws relief":
+            started.append(thread)
+        start(thread)
+
+    def one_connection() -> None:
+        assert Recorder(bws.WebSocket(server.url)).closed()[-1] == ("close", 3, 1000, "", True)
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.close(1000)
+
+    settle()
+    monkeypatch.setattr(threading.Thread, "start", note)
+    with ScriptedServer(script) as server:
+        for _ in range(50):
+            one_connection()
+        assert 1 <= len(started) < 50  # one, unless the machine is very busy
+        settle()
+        assert not any(thread.is_alive() for thread in started)
+        started.clear()
+        one_connection()
+        assert len(started) == 1
 
 
 def test_many_blocked_sockets_are_all_served(hold: Hold) -> None:

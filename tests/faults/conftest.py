@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import TIMEOUT
+from tests.conftest import TIMEOUT, settle
 
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 PAGE = os.environ.get("BWS_FAULTS_PAGE")  # `make faults` writes the table into it
@@ -69,6 +69,7 @@ def descriptors() -> list[str]:
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     """No thread and no descriptor is left by what had faults."""
+    settle()
     gc.collect()
     threads, before = set(threading.enumerate()), descriptors()
     yield

@@ -36,6 +36,15 @@ class Owner:
     def optional(self, evt: Any = None) -> None:
         self.calls.append((evt,))
 
+    def any(self, *args: Any) -> None:
+        self.calls.append(args)
+
+    def one_or_more(self, evt: Any, *more: Any) -> None:
+        self.calls.append((evt, *more))
+
+    def anything(*args: Any) -> None:  # self is among them
+        args[0].calls.append(args[1:])
+
     @staticmethod
     def static(calls: Calls, evt: Any) -> None:
         calls.append((evt,))
@@ -123,6 +132,9 @@ FORMS: dict[str, tuple[Callable[[Calls], Callable[..., Any]], bool]] = {
     "keyword-only arguments": (keyword_only, False),
     "a positional-only argument": (positional_only, True),
     "any positional arguments": (star, True),
+    "a method of any arguments": (lambda calls: Owner(calls).any, True),
+    "a method of the event and more": (lambda calls: Owner(calls).one_or_more, True),
+    "a method of any arguments, self among them": (lambda calls: Owner(calls).anything, True),
     "any keyword arguments": (double_star, False),
     "a callable of nothing": (lambda calls: Callable0(calls), False),
     "a callable of the event": (lambda calls: Callable1(calls), True),
