@@ -37,9 +37,10 @@ def agree(extensions: Sequence[tuple[str, Sequence[tuple[str, str | None]]]]) ->
     Raises:
         HandshakeError: They are not exactly permessage-deflate with legal parameters.
     """
-    if len(extensions) != 1 or extensions[0][0] != "permessage-deflate":
-        names = ", ".join(name for name, _ in extensions)
-        raise HandshakeError(f"the server accepted extensions that were not offered: {printable(names)}")
+    if others := [name for name, _ in extensions if name != "permessage-deflate"]:
+        raise HandshakeError(f"the server accepted extensions that were not offered: {printable(', '.join(others))}")
+    if len(extensions) != 1:
+        raise HandshakeError("the server accepted permessage-deflate twice; it was offered once")
     chosen: dict[str, bool | int] = {}
     for name, value in extensions[0][1]:
         if name in chosen:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .._system import Poller, Waker
+from .._system import Poller, Waker, capped
 from .handshake import HeadReader
 
 __all__ = ["Aborted", "Patience", "explained", "read", "write"]
@@ -69,7 +69,7 @@ class Patience:
 
     def limit(self) -> float | None:
         """Seconds for a single call that blocks: a little more than are left, so that `wait` comes first."""
-        return None if self._end is None else max(0.0, self._end - time.monotonic()) + 1.0
+        return None if self._end is None else capped(self._end - time.monotonic()) + 1.0
 
     def over(self) -> bool:
         """Whether nothing is left, as `left` would raise."""

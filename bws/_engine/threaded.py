@@ -67,6 +67,7 @@ class ThreadedEngine:
         "_outbox",
         "_patience",
         "_peer_close",
+        "_pinged",
         "_pings",
         "_polls_write",
         "_pong_due",
@@ -111,6 +112,7 @@ class ThreadedEngine:
         self._draining: float | None = None  # the peer has to end TCP
         self._next_ping: float | None = None
         self._keepalive = os.urandom(8)  # payload of our own pings: tells their pongs from those of the program's
+        self._pinged = -1  # progress of the outbox at the last ping of our own
         self._pong_due: tuple[float, int] | None = None  # when, and the arrivals before the ping
         self._progress = 0  # of the outbox, when it was looked at last
         self._pings: list[tuple[bytes, Callable[[float], object], float]] = []  # sent by the program
@@ -519,7 +521,10 @@ class ThreadedEngine:
                 self._finish(Ending(error=error, failed=True))
                 return
         if now >= next_ping:
-            self.send(PING, self._keepalive, message=False)
+            if not self._outbox.waiting or self._outbox.progress != self._pinged:
+                # Else the one before waits still, behind what the peer does not read.
+                self._pinged = self._outbox.progress
+                self.send(PING, self._keepalive, message=False)
             self._next_ping = now + interval
             if timeout is not None and self._pong_due is None:
                 self._pong_due = (now + timeout, self._arrivals)

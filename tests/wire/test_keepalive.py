@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from tests.conftest import TIMEOUT, Play, Recorder
-from tests.wire.frames import PING, PONG, TEXT, frame
+from tests.wire.frames import BINARY, PING, PONG, TEXT, frame
 from tests.wire.server import Connection
 
 
@@ -73,3 +74,24 @@ def test_without_the_option_there_is_no_ping(play: Play) -> None:
         c.close(1000)
 
     assert play(script).seen.pings == []
+
+
+def test_pings_do_not_pile_up_behind_what_the_peer_does_not_read(play: Play) -> None:
+    interval = 0.01
+    reading = 0.0
+
+    def script(c: Connection) -> None:
+        nonlocal reading
+        c.handshake()
+        c.pause(0.5)
+        start = time.monotonic()
+        c.read_until(BINARY)
+        reading = time.monotonic() - start
+        c.close(1000)
+
+    def start(r: Recorder) -> None:
+        r.ws.bind("open", lambda evt: r.ws.send(bytes(16 << 20)))
+
+    played = play(script, start=start, ping_interval=interval)
+    assert played.entries[-1] == ("close", 3, 1000, "", True)
+    assert len(played.seen.pings) <= 10 + reading / interval  # and none for the intervals of the pause
