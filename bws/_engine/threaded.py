@@ -442,11 +442,8 @@ class ThreadedEngine:
         try:
             self._reader.feed(data)
         except ProtocolError as exc:
-            if self.on_thread():
-                # What the handlers answer to the messages before it shall still go out.
-                self._violation = exc, time.monotonic() + ANSWERS
-            else:
-                self._fail(exc)
+            # What the handlers answer to the messages before it shall still go out.
+            self._violation = exc, time.monotonic() + ANSWERS
         except MemoryError as exc:
             self._finish(Ending(error=exc, failed=True))  # what was read is lost; what came before it is not
         if log.isEnabledFor(logging.DEBUG) and data:

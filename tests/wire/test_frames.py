@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,32 @@ def test_messages_before_a_violation_are_answered_before_the_connection_fails(
     assert played.recorder.data == ["one", b"two"]
     assert played.recorder.types[-2:] == ["error", "close"]
     assert played.seen.messages == ["one", b"two"]
+    assert played.seen.close is not None
+    assert played.seen.close[0] == 1002
+
+
+def test_a_violation_that_comes_while_a_handler_is_slow_waits_for_its_answer(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threaded, "ANSWERS", TIMEOUT)
+    entered, violated = threading.Event(), threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.send_text("slow")
+        c.wait_for(entered)
+        c.send(frame(TEXT, "x", rsv=2))
+        violated.set()
+
+    def slow(it: Recorder, evt: Any) -> None:
+        entered.set()
+        it.note("violated", violated.wait(TIMEOUT))
+        time.sleep(3 * relief.PATIENCE)  # so that the relief thread reads
+        it.ws.send("answer")
+
+    played = play(script, on={"message": slow})
+    assert played.recorder.types == ["open", "message", "violated", "error", "close"]
+    assert played.seen.messages == ["answer"]
     assert played.seen.close is not None
     assert played.seen.close[0] == 1002
 
