@@ -39,6 +39,9 @@ class Target(Protocol):
     def _deliver_held(self) -> None:
         """Deliver what was held for handlers that are bound now."""
 
+    def _holds_messages(self) -> bool:
+        """Whether messages are held that may yet get a handler."""
+
     def _leave(self) -> None:
         """Close with 1001."""
 
@@ -75,7 +78,8 @@ class Direct:
         return False  # nothing waits here: deliver() comes back when all is taken
 
     def idle(self) -> bool:
-        return True
+        target = self._ref()
+        return target is None or not target._holds_messages()
 
     def wake_handlers(self, over: bool) -> None:
         """Have held events delivered; `over`: the socket's thread has settled and delivers no more."""
@@ -180,7 +184,10 @@ class Dispatched:
         return self._count > HIGH_WATER_ITEMS or self._bytes > HIGH_WATER_BYTES
 
     def idle(self) -> bool:
-        return not self._count
+        target = self._ref()
+        # In this order: what is not held any more is being delivered by the thread inside.
+        held = target is not None and target._holds_messages()
+        return not held and not self._count and self._inside is None
 
     # -- on any thread ----------------------------------------------------------------------------
 

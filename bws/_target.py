@@ -381,6 +381,10 @@ class EventTarget:
             if self._wanted(event):  # not if the handler before it has destroyed the window, say
                 self._call(listeners, event)
 
+    def _holds_messages(self) -> bool:
+        """Whether messages are held that may yet get a handler; a look without the lock."""
+        return bool(self._held.get("message"))
+
     def _drop_held_messages(self) -> None:
         """With the lock held: the program called close()."""
         held = self._held.get("message")

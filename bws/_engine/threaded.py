@@ -280,7 +280,7 @@ class ThreadedEngine:
                 if self._reader.items:
                     self._deliver()
                 elif self._violation is not None:
-                    self._fail_soon(poller, *self._violation)
+                    self._fail_soon(poller)
                 elif self._ending is not None:
                     return
                 elif self._stop:
@@ -330,15 +330,19 @@ class ThreadedEngine:
             timeout = 0
         readable, writable, woken = poller.wait(fd, read, write, timeout)
         if woken:
-            self._waker.clear()
-            self._io.release()
-            try:
-                self._relief.enter(self)
-                self._listener.woken()
-            finally:
-                self._relief.leave(self)
-                self._io.acquire()
+            self._woken()
         self._work(readable or (read and self._tls and self._buffered()), writable)
+
+    def _woken(self) -> None:
+        """With _io held: somebody wants the listener to have a look; _io is free meanwhile."""
+        self._waker.clear()
+        self._io.release()
+        try:
+            self._relief.enter(self)
+            self._listener.woken()
+        finally:
+            self._relief.leave(self)
+            self._io.acquire()
 
     # -- one step of the network: on the socket's thread, or the relief thread --------------------
 
@@ -552,12 +556,15 @@ class ThreadedEngine:
         self.send(CLOSE, close_payload(error.close_code, reason), message=False)
         self._finish(Ending(error=error, failed=True))
 
-    def _fail_soon(self, poller: Poller, error: ProtocolError, due: float) -> None:
-        """With _io held: fail, but give handlers on another thread the time for their answers to what came before."""
-        while not self._stop and not self._listener.idle() and (left := due - time.monotonic()) > 0:
-            if poller.wait(-1, False, False, min(left, 0.005))[2]:
-                self._waker.clear()
-        self._fail(error)
+    def _fail_soon(self, poller: Poller) -> None:
+        """With _io held: fail, but give handlers the time for their answers to what came before."""
+        while self._violation is not None:
+            error, due = self._violation
+            left = due - time.monotonic()
+            if self._stop or left <= 0 or self._listener.idle():
+                self._fail(error)
+            elif poller.wait(-1, False, False, min(left, 0.005))[2]:
+                self._woken()
 
     def _begin_draining(self) -> None:
         """From now on the peer has some time to end TCP."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import bws
+from bws._engine import threaded
 from tests.conftest import TIMEOUT, TYPES, Entry, Mode, Recorder
-from tests.wire.frames import BINARY, PING, PONG, TEXT, close_frame, frame
+from tests.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
 
 HELD_MESSAGES = 1000
@@ -70,6 +72,28 @@ def bind(ws: bws.WebSocket, how: str, type: str, fn: Callable[[Any], object]) ->
         setattr(ws, "on" + type, fn)
     else:
         getattr(ws, how)(type, fn)
+
+
+def test_what_the_first_handler_answers_goes_out_before_a_violation_fails_the_connection(
+    mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threaded, "ANSWERS", TIMEOUT)
+    sent = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake(then=ONE + frame(3))
+        sent.set()
+        c.read_until(CLOSE)
+
+    with ScriptedServer(script) as server:
+        ws = mode.open(server.url)
+        assert sent.wait(TIMEOUT)
+        time.sleep(0.1)  # it is the same without, but the connection shall have had the time to fail
+        ws.bind("message", lambda evt: ws.send(evt.data + " answered"))
+        seen = server.result()
+    assert seen.messages == ["one answered"]
+    assert seen.close is not None
+    assert seen.close[0] == 1002
 
 
 @pytest.mark.parametrize("how", ["bind", "addEventListener", "on"])
