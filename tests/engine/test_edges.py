@@ -401,10 +401,12 @@ def send_all(count: int) -> Callable[[Recorder, Any], None]:
 
 
 def test_an_attribute_whose_handler_was_unbound_is_none_again() -> None:
-    with ScriptedServer(greet) as server:
+    gate = threading.Event()
+    with ScriptedServer(greet, gate=gate) as server:
         ws = bws.WebSocket(server.url)
         ws.onmessage = bad
         ws.unbind("message", bad)
+        gate.set()
         assert ws.onmessage is None
         assert isinstance(bws.WebSocket.onmessage, _target._On)
         assert "onmessage" in (bws.WebSocket.onmessage.__doc__ or "")
