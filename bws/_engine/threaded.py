@@ -34,6 +34,7 @@ READS = 64  # in a row, inside a large frame; then timers, what waits to be sent
 MAX_PONGS = 1_000  # that wait for a peer that pings and does not read
 ANSWERS = 0.25  # s that handlers have for their answers to what came before a violation
 LINGER = 2.0  # s that the peer has to end TCP when the closing handshake is done, or the connection failed
+BACKOFF = 120.0  # s that TCP waits at most before it sends again what did not arrive
 
 log = logging.getLogger("bws")
 
@@ -57,9 +58,11 @@ class ThreadedEngine:
         "_arrivals",
         "_close_due",
         "_closing",
+        "_deaf_since",
         "_draining",
         "_ending",
         "_full",
+        "_indulgent_until",
         "_io",
         "_keepalive",
         "_listener",
@@ -114,6 +117,8 @@ class ThreadedEngine:
         self._keepalive = os.urandom(8)  # payload of our own pings: tells their pongs from those of the program's
         self._pinged = -1  # progress of the outbox at the last ping of our own
         self._pong_due: tuple[float, int] | None = None  # when, and the arrivals before the ping
+        self._deaf_since: float | None = None  # a pong is due, and it is we who do not read; see _listens
+        self._indulgent_until = 0.0  # until then the peer may be silent without fault
         self._progress = 0  # of the outbox, when it was looked at last
         self._pings: list[tuple[bytes, Callable[[float], object], float]] = []  # sent by the program
         # Single words, written once.
@@ -508,12 +513,10 @@ class ThreadedEngine:
         if self._outbox.closed:
             self._next_ping = self._pong_due = None  # closing has a timer of its own
             return
-        if self._pong_due is not None and timeout is not None:
+        if self._pong_due is not None and timeout is not None and self._listens(now, interval, timeout):
             due, arrivals = self._pong_due
             if self._arrivals != arrivals:
                 self._pong_due = None  # any frame is a sign of life
-            elif now >= due and not self._may_read():
-                self._pong_due = (now + timeout, arrivals)  # it is we who do not listen
             elif now >= due and self._hears_something(arrivals):
                 self._pong_due = None
             elif now >= due:
@@ -528,7 +531,28 @@ class ThreadedEngine:
                 self.send(PING, self._keepalive, message=False)
             self._next_ping = now + interval
             if timeout is not None and self._pong_due is None:
-                self._pong_due = (now + timeout, self._arrivals)
+                self._pong_due = (max(now, self._indulgent_until) + timeout, self._arrivals)
+
+    def _listens(self, now: float, interval: float, timeout: float) -> bool:
+        """While a pong is due: whether it could be heard.
+
+        What came while we did not read may have been thrown away when the system's buffers were full. TCP sends it
+        again, but the longer that was in vain, the longer it waits: at worst about as long again. So does the peer's
+        time to answer.
+        """
+        assert self._pong_due is not None
+        due, arrivals = self._pong_due
+        heard = self._arrivals != arrivals
+        if not heard and not self._may_read():
+            if self._deaf_since is None:
+                self._deaf_since = min(now, due - timeout) - interval  # at the earliest: nobody looked before
+            self._pong_due = (now + timeout, arrivals)
+            return False
+        if self._deaf_since is not None:
+            self._indulgent_until = now + min(now - self._deaf_since, BACKOFF)
+            self._deaf_since = None
+            self._pong_due = (self._indulgent_until + timeout, arrivals)
+        return True
 
     def _hears_something(self, arrivals: int) -> bool:
         """Look once more: until this moment it may have been we who did not listen."""

@@ -767,17 +767,18 @@ def test_a_peer_is_not_given_up_while_it_is_we_who_do_not_read(hold: Hold) -> No
 
 
 class Busy:
-    """Whom an engine reports to: one that is congested for a while after the connection is open."""
+    """Whom an engine reports to: one that is congested for `seconds` after the connection is open."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0.8) -> None:
+        self.seconds = seconds
         self.items: list[Any] = []
         self.opened, self.ended = threading.Event(), threading.Event()
-        self._until = 0.0
+        self.until = 0.0
 
     def deliver(self, items: Sequence[Any], size: int) -> None:
         self.items += items
         if isinstance(items[0], Opened):
-            self._until = time.monotonic() + 0.8
+            self.until = time.monotonic() + self.seconds
             self.opened.set()
         if isinstance(items[-1], Ending):
             self.ended.set()
@@ -785,7 +786,7 @@ class Busy:
     def woken(self) -> None: ...
 
     def congested(self) -> bool:
-        return time.monotonic() < self._until
+        return time.monotonic() < self.until
 
     def idle(self) -> bool:
         return True
@@ -808,6 +809,43 @@ def test_a_peer_is_not_given_up_in_the_moment_that_begins_to_listen_again() -> N
         assert listener.ended.wait(TIMEOUT)
     assert listener.items[1] == "there"
     assert listener.items[-1] == Ending(1000)
+
+
+def test_a_peer_that_tcp_lets_speak_late_after_we_did_not_read_is_not_given_up() -> None:
+    listener = Busy(2)
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.wait_for(listener.opened)
+        c.read_until(PING)
+        c.send_text("waits in the system's buffer")
+        silence = listener.until + 0.8 - time.monotonic()  # goes on when it is read again, for longer than ping_timeout
+        threading.Event().wait(silence)
+        c.send_text("sent again by TCP")
+        c.close(1000)
+
+    with ScriptedServer(script) as server:
+        settings = check_settings(server.url, ping_interval=0.1, ping_timeout=0.2)
+        threaded_engine(settings, listener).start()
+        assert listener.ended.wait(TIMEOUT)
+    assert listener.items[1:3] == ["waits in the system's buffer", "sent again by TCP"]
+    assert listener.items[-1] == Ending(1000)
+
+
+def test_a_peer_that_stays_silent_after_we_did_not_read_is_given_up() -> None:
+    listener = Busy()
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.wait_for(listener.ended)
+
+    with ScriptedServer(script) as server:
+        settings = check_settings(server.url, ping_interval=0.1, ping_timeout=0.2)
+        threaded_engine(settings, listener).start()
+        assert listener.ended.wait(TIMEOUT)
+    took = time.monotonic() - listener.until
+    assert 0.8 <= took < 5  # as long again as it did not listen
+    assert "ping_timeout" in str(listener.items[-1].error)
 
 
 # -- ping()
