@@ -68,7 +68,7 @@ class Patience:
         return left
 
     def limit(self) -> float | None:
-        """Seconds for a single call that blocks: a little more than are left, so that `wait` comes first."""
+        """Seconds for a single call that blocks, `capped`: a little more than are left, so that `wait` comes first."""
         return None if self._end is None else capped(self._end - time.monotonic()) + 1.0
 
     def over(self) -> bool:

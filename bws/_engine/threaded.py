@@ -115,9 +115,9 @@ class ThreadedEngine:
         self._draining: float | None = None  # the peer has to end TCP
         self._next_ping: float | None = None
         self._keepalive = os.urandom(8)  # payload of our own pings: tells their pongs from those of the program's
-        self._pinged = -1  # progress of the outbox at the last ping of our own
+        self._pinged = -1  # progress of the outbox when our last ping had to wait in it
         self._pong_due: tuple[float, int] | None = None  # when, and the arrivals before the ping
-        self._deaf_since: float | None = None  # a pong is due, and it is we who do not read; see _listens
+        self._deaf_since: float | None = None  # since when nothing is read; see _pause
         self._indulgent_until = 0.0  # until then the peer may be silent without fault
         self._progress = 0  # of the outbox, when it was looked at last
         self._pings: list[tuple[bytes, Callable[[float], object], float]] = []  # sent by the program
@@ -328,6 +328,8 @@ class ThreadedEngine:
     def _turn(self, poller: Poller) -> None:
         """With _io held: wait for the network, a caller or a timer, and do what there is to do."""
         fd, read, write, due = self.interest()
+        if read is not (self._deaf_since is None):
+            self._pause(read)
         # Only here: what the relief thread waits for does not count, as it may be about to be done with this socket.
         self._polls_write = write
         timeout = None if due is None else due - time.monotonic()
@@ -391,7 +393,10 @@ class ThreadedEngine:
             return
         try:
             if self._relief.serves(self) and self._sock is not None:
-                self._work(readable or (self._tls and self._may_read() and self._buffered()), writable)
+                reads = self._may_read()
+                if reads is not (self._deaf_since is None):
+                    self._pause(reads)
+                self._work(readable or (self._tls and reads and self._buffered()), writable)
         except BaseException as exc:
             # It ends this connection, as it would on its own thread, and not the thread that all others need.
             self._finish(Ending(error=exc, failed=True))
@@ -405,7 +410,11 @@ class ThreadedEngine:
         if self._stop:
             self._give_up()
         if writable:
+            progress = self._outbox.progress
             self._outbox.write()
+            if self._outbox.progress != progress:
+                # There was no room, and now there is: the peer takes what is sent, and with it our ping.
+                self._wait_longer(time.monotonic())
         if readable or (writable and self._write_to_read) or (self._outbox.failed is not None and self._may_read()):
             self._receive()
             if self._outbox.stalled:
@@ -513,46 +522,51 @@ class ThreadedEngine:
         if self._outbox.closed:
             self._next_ping = self._pong_due = None  # closing has a timer of its own
             return
-        if self._pong_due is not None and timeout is not None and self._listens(now, interval, timeout):
+        if self._pong_due is not None:
             due, arrivals = self._pong_due
             if self._arrivals != arrivals:
                 self._pong_due = None  # any frame is a sign of life
+            elif self._deaf_since is not None:
+                self._wait_longer(now)
             elif now >= due and self._hears_something(arrivals):
                 self._pong_due = None
             elif now >= due:
                 limit = f"ping_timeout={timeout:g} s"
                 error = TimeoutError(f"nothing came from the server within {limit} after a ping")
                 self._finish(Ending(error=error, failed=True))
+            if self._ending is not None:
                 return
         if now >= next_ping:
-            if not self._outbox.waiting or self._outbox.progress != self._pinged:
+            progress = self._outbox.progress
+            if not self._outbox.waiting or progress != self._pinged:
                 # Else the one before waits still, behind what the peer does not read.
-                self._pinged = self._outbox.progress
                 self.send(PING, self._keepalive, message=False)
+                self._pinged = progress if self._outbox.waiting else -1
             self._next_ping = now + interval
             if timeout is not None and self._pong_due is None:
                 self._pong_due = (max(now, self._indulgent_until) + timeout, self._arrivals)
 
-    def _listens(self, now: float, interval: float, timeout: float) -> bool:
-        """While a pong is due: whether it could be heard.
+    def _wait_longer(self, start: float) -> None:
+        """If a pong is due, its time begins at `start`, if that is later."""
+        timeout = self._settings.ping_timeout
+        if self._pong_due is not None and timeout is not None:
+            due, arrivals = self._pong_due
+            self._pong_due = max(due, start + timeout), arrivals
+
+    def _pause(self, reads: bool) -> None:
+        """With _io held: note when reading pauses and goes on.
 
         What came while we did not read may have been thrown away when the system's buffers were full. TCP sends it
         again, but the longer that was in vain, the longer it waits: at worst about as long again. So does the peer's
         time to answer.
         """
-        assert self._pong_due is not None
-        due, arrivals = self._pong_due
-        heard = self._arrivals != arrivals
-        if not heard and not self._may_read():
-            if self._deaf_since is None:
-                self._deaf_since = min(now, due - timeout) - interval  # at the earliest: nobody looked before
-            self._pong_due = (now + timeout, arrivals)
-            return False
-        if self._deaf_since is not None:
-            self._indulgent_until = now + min(now - self._deaf_since, BACKOFF)
+        now = time.monotonic()
+        if not reads:
+            self._deaf_since = now
+        elif self._deaf_since is not None:
+            self._indulgent_until = max(self._indulgent_until, now + min(now - self._deaf_since, BACKOFF))
             self._deaf_since = None
-            self._pong_due = (self._indulgent_until + timeout, arrivals)
-        return True
+            self._wait_longer(self._indulgent_until)
 
     def _hears_something(self, arrivals: int) -> bool:
         """Look once more: until this moment it may have been we who did not listen."""

@@ -19,7 +19,7 @@ import pytest
 import bws
 from bws._engine import threaded_engine
 from bws._engine.frames import FrameReader
-from bws._engine.interface import Ending, Opened
+from bws._engine.interface import Ending, Engine, Opened
 from bws._rules import check_settings
 from tests.conftest import TIMEOUT, Mode, Play, Recorder, settle
 from tests.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame
@@ -767,33 +767,47 @@ def test_a_peer_is_not_given_up_while_it_is_we_who_do_not_read(hold: Hold) -> No
 
 
 class Busy:
-    """Whom an engine reports to: one that is congested for `seconds` after the connection is open."""
+    """Whom an engine reports to: one that is congested for `seconds`, beginning `after` seconds since open."""
 
-    def __init__(self, seconds: float = 0.8) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float, after: float = 0.0) -> None:
+        self.seconds, self.after = seconds, after
         self.items: list[Any] = []
         self.opened, self.ended = threading.Event(), threading.Event()
-        self.until = 0.0
+        self.start = self.until = 0.0
+        self.engine: Engine | None = None
+
+    def run(self, url: str, ping_interval: float, ping_timeout: float) -> None:
+        """Connect, and wait for the end."""
+        self.engine = threaded_engine(check_settings(url, ping_interval=ping_interval, ping_timeout=ping_timeout), self)
+        self.engine.start()
+        assert self.ended.wait(TIMEOUT)
 
     def deliver(self, items: Sequence[Any], size: int) -> None:
         self.items += items
         if isinstance(items[0], Opened):
-            self.until = time.monotonic() + self.seconds
+            self.start = time.monotonic() + self.after
+            self.until = self.start + self.seconds
+            for moment in (self.after, self.after + self.seconds):
+                threading.Timer(moment + 0.001, self.wake).start()
             self.opened.set()
         if isinstance(items[-1], Ending):
             self.ended.set()
 
+    def wake(self) -> None:
+        assert self.engine is not None
+        self.engine.wake()
+
     def woken(self) -> None: ...
 
     def congested(self) -> bool:
-        return time.monotonic() < self.until
+        return self.start <= time.monotonic() < self.until
 
     def idle(self) -> bool:
         return True
 
 
 def test_a_peer_is_not_given_up_in_the_moment_that_begins_to_listen_again() -> None:
-    listener = Busy()
+    listener = Busy(0.8)
 
     def script(c: Connection) -> None:
         c.handshake()
@@ -803,49 +817,128 @@ def test_a_peer_is_not_given_up_in_the_moment_that_begins_to_listen_again() -> N
         c.close(1000)
 
     with ScriptedServer(script) as server:
-        # The ping goes out at 0.6 s, its pong is due at 1 s; nothing is read before 0.8 s, when nothing wakes it.
-        settings = check_settings(server.url, ping_interval=0.6, ping_timeout=0.4)
-        threaded_engine(settings, listener).start()
-        assert listener.ended.wait(TIMEOUT)
+        # The ping goes out at 0.6 s, its pong is due at 1 s; nothing is read before 0.8 s.
+        listener.run(server.url, ping_interval=0.6, ping_timeout=0.4)
     assert listener.items[1] == "there"
     assert listener.items[-1] == Ending(1000)
 
 
-def test_a_peer_that_tcp_lets_speak_late_after_we_did_not_read_is_not_given_up() -> None:
+@pytest.mark.parametrize("interval", [0.1, 2.5], ids=["pings in the pause", "no ping in the pause"])
+def test_a_peer_that_tcp_lets_speak_late_after_we_did_not_read_is_not_given_up(interval: float) -> None:
     listener = Busy(2)
 
     def script(c: Connection) -> None:
         c.handshake()
         c.wait_for(listener.opened)
-        c.read_until(PING)
         c.send_text("waits in the system's buffer")
-        silence = listener.until + 0.8 - time.monotonic()  # goes on when it is read again, for longer than ping_timeout
+        silence = listener.until + 1.2 - time.monotonic()  # goes on when it is read again, for longer than ping_timeout
         threading.Event().wait(silence)
         c.send_text("sent again by TCP")
         c.close(1000)
 
     with ScriptedServer(script) as server:
-        settings = check_settings(server.url, ping_interval=0.1, ping_timeout=0.2)
-        threaded_engine(settings, listener).start()
-        assert listener.ended.wait(TIMEOUT)
+        listener.run(server.url, ping_interval=interval, ping_timeout=0.2)
     assert listener.items[1:3] == ["waits in the system's buffer", "sent again by TCP"]
     assert listener.items[-1] == Ending(1000)
 
 
-def test_a_peer_that_stays_silent_after_we_did_not_read_is_given_up() -> None:
-    listener = Busy()
+@pytest.mark.parametrize(
+    ("seconds", "after", "interval", "at_least", "at_most"),
+    [
+        (2, 0, 0.1, 1.5, 6),  # as long again as nothing was read
+        (0.1, 2.95, 3, 0, 3),  # a moment around a ping: not as long as all that came before
+    ],
+)
+def test_a_peer_that_stays_silent_after_we_did_not_read_is_given_up(
+    seconds: float, after: float, interval: float, at_least: float, at_most: float
+) -> None:
+    listener = Busy(seconds, after)
 
     def script(c: Connection) -> None:
         c.handshake()
         c.wait_for(listener.ended)
 
     with ScriptedServer(script) as server:
-        settings = check_settings(server.url, ping_interval=0.1, ping_timeout=0.2)
-        threaded_engine(settings, listener).start()
-        assert listener.ended.wait(TIMEOUT)
+        listener.run(server.url, ping_interval=interval, ping_timeout=0.2)
     took = time.monotonic() - listener.until
-    assert 0.8 <= took < 5  # as long again as it did not listen
+    assert at_least <= took < at_most
     assert "ping_timeout" in str(listener.items[-1].error)
+
+
+def fill(ws: bws.WebSocket) -> None:
+    """Send until the operating system takes no more."""
+    while not ws.bufferedAmount:
+        ws.send(bytes(8000))
+
+
+def test_a_peer_that_read_nothing_for_a_while_finds_the_ping_of_that_time() -> None:
+    interval, timeout = 1.5, 1.2
+    first, full = threading.Event(), threading.Event()
+    opened = 0.0
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.read_until(PING)
+        c.send(frame(PONG, ""))
+        first.set()
+        c.wait_for(full)
+        # The second ping waits behind what was not read. It is wanted in time, and the third would be too late.
+        threading.Event().wait(max(0.0, opened + 2 * interval + 0.3 - time.monotonic()))
+        c.read_until(PING)
+        c.send(frame(PONG, ""))
+        c.close(1000)
+
+    with ScriptedServer(script) as server:
+        ws = bws.WebSocket(server.url, ping_interval=interval, ping_timeout=timeout, compression=False)
+        recorder = Recorder(ws)
+        recorder.wait_for("open")
+        opened = time.monotonic()
+        assert first.wait(TIMEOUT)
+        fill(ws)
+        full.set()
+        assert recorder.closed()[-1] == ("close", 3, 1000, "", True), recorder.error
+
+
+def test_a_peer_that_takes_what_is_sent_is_not_given_up_before_it_comes_to_the_ping() -> None:
+    full = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.wait_for(full)
+        for _ in range(10):  # for longer than ping_timeout it only reads, and never comes to the ping
+            for _ in range(MIB // 65536):
+                c.read_until(BINARY)
+            c.pause(0.25)
+        c.read_until(PING)
+        c.send(frame(PONG, ""))
+        c.close(1000)
+
+    with ScriptedServer(script) as server:
+        ws = bws.WebSocket(server.url, ping_interval=0.2, ping_timeout=1, compression=False)
+        recorder = Recorder(ws)
+        recorder.wait_for("open")
+        for _ in range(32 * MIB // 65536):
+            ws.send(bytes(65536))
+        full.set()
+        assert recorder.closed()[-1] == ("close", 3, 1000, "", True), recorder.error
+
+
+def test_a_peer_that_takes_nothing_any_more_is_given_up_although_the_program_sends_on() -> None:
+    ended = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.wait_for(ended)
+
+    with ScriptedServer(script) as server:
+        ws = bws.WebSocket(server.url, ping_interval=0.1, ping_timeout=0.3, compression=False)
+        recorder = Recorder(ws)
+        recorder.wait_for("open")
+        while not ws.wait_closed(0.005):
+            ws.send(bytes(20_000))
+        ended.set()
+        assert recorder.closed()[-1] == ("close", 3, 1006, "", False)
+    assert "ping_timeout" in str(recorder.error)
 
 
 # -- ping()
