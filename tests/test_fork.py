@@ -24,6 +24,7 @@ events, got = [], threading.Semaphore(0)
 
 def connect():
     ws = bws.WebSocket(url, **options)
+    ws.bind("error", lambda evt: print(evt.error, file=sys.stderr))
     for name in ("open", "message", "error", "close"):
         ws.bind(name, lambda evt: (events.append([evt.type, getattr(evt, "data", None)]), got.release()))
     assert ws.wait_open(20)
@@ -72,19 +73,28 @@ print(json.dumps(facts))
 def test_a_fork_leaves_the_parents_connection_alone(tmp_path: pathlib.Path, tls: tuple[str, ...], leave: str) -> None:
     authority = tmp_path / "authority.pem"
     authority.write_text(authority_pem())
-    forked = threading.Event()
+    asked, forked = threading.Event(), threading.Event()
 
     def echo(c: Connection) -> None:
         def answer(data: Data) -> None:
-            if data == "after":
+            if data == "before":
+                c.wait_for(asked)
+            elif data == "after":
                 forked.set()
             c.send_message(data)
 
         c.handshake()
         c.behave(answer)
 
+    def late(c: Connection) -> None:
+        c.request()
+        asked.set()
+        c.wait_for(forked)
+        c.upgrade(c.response())
+        c.behave(c.send_message)
+
     # No TLS goes on while the program forks: OpenSSL has locks of its own, which the child would find held for ever.
-    with ScriptedServer(echo, tls=tls) as server, ScriptedServer(Connection.echo, tls=tls, gate=forked) as other:
+    with ScriptedServer(echo, tls=tls) as server, ScriptedServer(late, tls=tls) as other:
         done = run_python(PROGRAM, server.url, other.url, str(authority) if tls else "", leave)
         assert (done.stderr, done.returncode) == ("", 0)
         seen = [*server.results(3), *other.results(1)]

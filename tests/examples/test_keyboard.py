@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,16 @@ class Xdotool:
 
     def activate(self) -> None:
         """Wait for the window, and give it the focus."""
-        self("search", "--sync", "--onlyvisible", "--name", "^WebSocket echo$", "windowactivate", "--sync", "%1")
+        window = self("search", "--sync", "--onlyvisible", "--name", "^WebSocket echo$").split()[0]
+        end = time.monotonic() + TIMEOUT
+        while True:
+            # The window manager may not have it in hand yet, and "--sync" then waits for nothing that will come.
+            with contextlib.suppress(subprocess.CalledProcessError):
+                self("windowactivate", window)
+                if self("getactivewindow").strip() == window:
+                    return
+            assert time.monotonic() < end, "the window manager does not activate the window"
+            time.sleep(0.05)
 
 
 @pytest.fixture
