@@ -53,7 +53,7 @@ class Outbox:
         waiting: Whether the socket is to be polled for writing.
         stalled: Whether TLS has to read something before it can write on.
         closed: Whether a close frame has been sent or queued: nothing is sent after it.
-        progress: Counts the writes that emptied some of the queue.
+        progress: Counts the times that the socket took something of what it had refused before.
         failed: Why nothing more can be sent, when writing has failed: the connection cannot go on.
     """
 
@@ -199,6 +199,7 @@ class Outbox:
     def write(self) -> None:
         """The socket takes more: give it what waits."""
         with self.lock:
+            before = self._position()
             going = not self._busy  # else this is a signal handler's, and what it interrupted goes on
             while going:
                 self._busy = True
@@ -209,6 +210,7 @@ class Outbox:
                 finally:
                     self._busy = False
                 going = bool(self._later)
+            self.progress += self._position() != before
             if self._sock is None or not self._pending():
                 self._notify()
 
@@ -216,6 +218,11 @@ class Outbox:
         """Payload bytes of messages that the operating system has not taken: ``bufferedAmount``."""
         with self.lock:
             return self._pending()
+
+    def stream(self) -> tuple[int, int]:
+        """How far the stream of what was queued has gone, and where it ends, in bytes."""
+        with self.lock:
+            return self._position(), self._end_of_queue()[0]
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until nothing is pending; False when the time is up, or the connection over before.
@@ -376,7 +383,6 @@ class Outbox:
             except BaseException:
                 self._tear()
                 raise
-            self.progress += 1
         if not frames:
             self.pongs = 0
             self._masked.clear()

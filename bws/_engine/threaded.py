@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from .._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS, Settings
 from .._state import Ending
-from .._system import Poller, Waker, close_descriptor, keep_freed_memory
+from .._system import Poller, Waker, acknowledged, close_descriptor, keep_freed_memory
 from .._text import brief, printable
 from ..errors import ProtocolError
 from . import handshake
@@ -35,6 +35,9 @@ MAX_PONGS = 1_000  # that wait for a peer that pings and does not read
 ANSWERS = 0.25  # s that handlers have for their answers to what came before a violation
 LINGER = 2.0  # s that the peer has to end TCP when the closing handshake is done, or the connection failed
 BACKOFF = 120.0  # s that TCP waits at most before it sends again what did not arrive
+LATE = 0.1  # s that a timer may be late before it means that this program stood still
+BEHIND = 64 * 1024  # bytes in the system's buffer before a ping that it may take a network some time to send
+BEYOND = 16 * 1024 * 1024  # bytes behind a ping that a peer may have taken into its buffers before it comes to the ping
 
 log = logging.getLogger("bws")
 
@@ -55,10 +58,11 @@ class ThreadedEngine:
 
     __slots__ = (
         "_accepted",
+        "_acknowledged",
         "_arrivals",
+        "_changed",
         "_close_due",
         "_closing",
-        "_deaf_since",
         "_draining",
         "_ending",
         "_full",
@@ -70,12 +74,15 @@ class ThreadedEngine:
         "_outbox",
         "_patience",
         "_peer_close",
+        "_ping_end",
+        "_ping_taken",
         "_pinged",
         "_pings",
         "_polls_write",
         "_pong_due",
         "_progress",
         "_reader",
+        "_reads",
         "_relief",
         "_reported",
         "_rest",
@@ -117,7 +124,10 @@ class ThreadedEngine:
         self._keepalive = os.urandom(8)  # payload of our own pings: tells their pongs from those of the program's
         self._pinged = -1  # progress of the outbox when our last ping had to wait in it
         self._pong_due: tuple[float, int] | None = None  # when, and the arrivals before the ping
-        self._deaf_since: float | None = None  # since when nothing is read; see _pause
+        self._ping_end = 0  # of the ping that one is due for, in the outbox's stream
+        self._ping_taken: int | None = None  # and in what the operating system has taken, when it has
+        self._acknowledged = 0  # of that
+        self._reads, self._changed = True, 0.0  # whether anything is read, and since when; see _note_reading
         self._indulgent_until = 0.0  # until then the peer may be silent without fault
         self._progress = 0  # of the outbox, when it was looked at last
         self._pings: list[tuple[bytes, Callable[[float], object], float]] = []  # sent by the program
@@ -328,8 +338,8 @@ class ThreadedEngine:
     def _turn(self, poller: Poller) -> None:
         """With _io held: wait for the network, a caller or a timer, and do what there is to do."""
         fd, read, write, due = self.interest()
-        if read is not (self._deaf_since is None):
-            self._pause(read)
+        if read is not self._reads:
+            self._note_reading(read)
         # Only here: what the relief thread waits for does not count, as it may be about to be done with this socket.
         self._polls_write = write
         timeout = None if due is None else due - time.monotonic()
@@ -338,7 +348,8 @@ class ThreadedEngine:
         readable, writable, woken = poller.wait(fd, read, write, timeout)
         if woken:
             self._woken()
-        self._work(readable or (read and self._tls and self._buffered()), writable)
+            read = self._may_read()  # the relief thread may have found meanwhile that nothing more is to be read
+        self._work(read and (readable or (self._tls and self._buffered())), writable)
 
     def _woken(self) -> None:
         """With _io held: somebody wants the listener to have a look; _io is free meanwhile."""
@@ -394,9 +405,9 @@ class ThreadedEngine:
         try:
             if self._relief.serves(self) and self._sock is not None:
                 reads = self._may_read()
-                if reads is not (self._deaf_since is None):
-                    self._pause(reads)
-                self._work(readable or (self._tls and reads and self._buffered()), writable)
+                if reads is not self._reads:
+                    self._note_reading(reads)
+                self._work(reads and (readable or (self._tls and self._buffered())), writable)
         except BaseException as exc:
             # It ends this connection, as it would on its own thread, and not the thread that all others need.
             self._finish(Ending(error=exc, failed=True))
@@ -410,12 +421,9 @@ class ThreadedEngine:
         if self._stop:
             self._give_up()
         if writable:
-            progress = self._outbox.progress
             self._outbox.write()
-            if self._outbox.progress != progress:
-                # There was no room, and now there is: the peer takes what is sent, and with it our ping.
-                self._wait_longer(time.monotonic())
         if readable or (writable and self._write_to_read) or (self._outbox.failed is not None and self._may_read()):
+            self._arrivals += readable  # of TLS, a part of a record yields nothing yet
             self._receive()
             if self._outbox.stalled:
                 self._outbox.write()
@@ -506,6 +514,8 @@ class ThreadedEngine:
                 self._close_due = now + settings.close_timeout
             if self._draining is not None:
                 self._draining = now + LINGER
+            if self._pong_due is not None:
+                self._follow_ping(now)
         if self._draining is not None and now >= self._draining:
             self._draining = None
             if self._peer_close is not None:
@@ -522,15 +532,23 @@ class ThreadedEngine:
         if self._outbox.closed:
             self._next_ping = self._pong_due = None  # closing has a timer of its own
             return
+        late = now - (next_ping if self._pong_due is None else min(next_ping, self._pong_due[0]))
+        if late > LATE:
+            # The program was stopped, or a handler let no other thread run, not even the relief thread.
+            self._be_indulgent(now, late)
         if self._pong_due is not None:
             due, arrivals = self._pong_due
             if self._arrivals != arrivals:
                 self._pong_due = None  # any frame is a sign of life
-            elif self._deaf_since is not None:
-                self._wait_longer(now)
-            elif now >= due and self._hears_something(arrivals):
+            elif not self._reads and self._outbox.pongs <= MAX_PONGS:
+                self._wait_longer(now)  # it is we who do not listen; with more pongs than that it is the peer
+            elif now < due:
+                pass
+            elif self._reads and self._hears_something(arrivals):
                 self._pong_due = None
-            elif now >= due:
+            elif self._peer_takes():
+                self._wait_longer(now)
+            else:
                 limit = f"ping_timeout={timeout:g} s"
                 error = TimeoutError(f"nothing came from the server within {limit} after a ping")
                 self._finish(Ending(error=error, failed=True))
@@ -545,6 +563,8 @@ class ThreadedEngine:
             self._next_ping = now + interval
             if timeout is not None and self._pong_due is None:
                 self._pong_due = (max(now, self._indulgent_until) + timeout, self._arrivals)
+                self._ping_end, self._ping_taken = self._outbox.stream()[1], None
+                self._follow_ping(now)
 
     def _wait_longer(self, start: float) -> None:
         """If a pong is due, its time begins at `start`, if that is later."""
@@ -553,20 +573,39 @@ class ThreadedEngine:
             due, arrivals = self._pong_due
             self._pong_due = max(due, start + timeout), arrivals
 
-    def _pause(self, reads: bool) -> None:
-        """With _io held: note when reading pauses and goes on.
+    def _follow_ping(self, now: float) -> None:
+        """The outbox went on, or has our ping: see where that is."""
+        gone = self._outbox.stream()[0]
+        if gone <= self._ping_end + BEYOND:
+            self._wait_longer(now)  # its buffers were full, and the peer takes what is in them: it comes to our ping
+        if self._ping_taken is None and self._sock is not None:
+            self._acknowledged, left = acknowledged(self._sock)
+            if gone >= self._ping_end:
+                self._ping_taken = self._acknowledged + (left if left > BEHIND else 0)
 
-        What came while we did not read may have been thrown away when the system's buffers were full. TCP sends it
-        again, but the longer that was in vain, the longer it waits: at worst about as long again. So does the peer's
-        time to answer.
-        """
+    def _peer_takes(self) -> bool:
+        """Whether what the peer's system acknowledged since the last look brings it nearer to our ping."""
+        if self._sock is None or (self._ping_taken is not None and self._acknowledged >= self._ping_taken):
+            return False
+        before, (self._acknowledged, _) = self._acknowledged, acknowledged(self._sock)
+        return self._acknowledged > before
+
+    def _note_reading(self, reads: bool) -> None:
+        """With _io held: reading pauses, or goes on."""
         now = time.monotonic()
-        if not reads:
-            self._deaf_since = now
-        elif self._deaf_since is not None:
-            self._indulgent_until = max(self._indulgent_until, now + min(now - self._deaf_since, BACKOFF))
-            self._deaf_since = None
-            self._wait_longer(self._indulgent_until)
+        pause = now - self._changed
+        self._reads, self._changed = reads, now
+        if reads:
+            self._be_indulgent(now, pause)
+
+    def _be_indulgent(self, now: float, pause: float) -> None:
+        """Nothing was read for so many seconds.
+
+        What came may have been thrown away when the system's buffers were full. TCP sends it again, but the longer
+        that was in vain, the longer it waits: at worst about as long again. So does the peer's time to answer.
+        """
+        self._indulgent_until = max(self._indulgent_until, now + min(pause, BACKOFF))
+        self._wait_longer(self._indulgent_until)
 
     def _hears_something(self, arrivals: int) -> bool:
         """Look once more: until this moment it may have been we who did not listen."""

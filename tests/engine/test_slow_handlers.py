@@ -8,19 +8,15 @@ import select
 import struct
 import sys
 import threading
-import time
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 import bws
-from bws._engine import threaded_engine
 from bws._engine.frames import FrameReader
-from bws._engine.interface import Ending, Engine, Opened
-from bws._rules import check_settings
 from tests.conftest import TIMEOUT, Mode, Play, Recorder, settle
 from tests.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
@@ -676,60 +672,7 @@ def test_held_events_survive_a_full_queue() -> None:
     assert dispatch.refused == 6
 
 
-# -- keep-alive
-
-
-def test_a_peer_that_is_silent_ends_at_ping_timeout(play: Play) -> None:
-    def script(c: Connection) -> None:
-        c.handshake()
-        c.drain()
-
-    start = time.monotonic()
-    played = play(script, ping_interval=0.1, ping_timeout=0.2)
-    assert played.entries == [("open", 1), ("error", 3), ("close", 3, 1006, "", False)]
-    assert time.monotonic() - start > 0.29
-    error = played.recorder.error
-    assert isinstance(error, TimeoutError)
-    assert "ping_timeout=0.2 s" in str(error)
-    assert len(played.seen.pings) >= 1
-
-
-def test_a_peer_that_talks_is_alive_even_if_it_answers_no_ping() -> None:
-    def script(c: Connection) -> None:
-        c.handshake()
-        for _ in range(40):
-            c.send_text("talk")
-            c.pause(0.05)
-        c.close(1000)
-
-    with ScriptedServer(script) as server:
-        recorder = Recorder(bws.WebSocket(server.url, ping_interval=0.05, ping_timeout=1.0))
-        recorder.closed()
-        assert recorder.entries[-1] == ("close", 3, 1000, "", True)
-        assert len(recorder.data) == 40
-        assert len(server.result().pings) > 5
-
-
-def test_a_peer_that_answers_pings_is_alive(play: Play) -> None:
-    def script(c: Connection) -> None:
-        c.handshake()
-        for _ in range(5):
-            c.send(frame(PONG, c.read_until(PING).payload))
-        c.close(1000)
-
-    played = play(script, ping_interval=0.05, ping_timeout=5)
-    assert played.entries == [("open", 1), ("close", 3, 1000, "", True)]
-
-
-def test_ping_interval_alone_pings_and_never_gives_up() -> None:
-    def script(c: Connection) -> None:
-        c.handshake()
-        for _ in range(5):
-            c.read_until(PING)
-        c.close(1000)
-
-    with ScriptedServer(script) as server:
-        assert Recorder(bws.WebSocket(server.url, ping_interval=0.02)).closed()[-1] == ("close", 3, 1000, "", True)
+# -- keep-alive; see also test_signs_of_life.py
 
 
 def test_keep_alive_goes_on_while_a_handler_blocks(hold: Hold) -> None:
@@ -764,181 +707,6 @@ def test_a_peer_is_not_given_up_while_it_is_we_who_do_not_read(hold: Hold) -> No
         hold.release.set()
         recorder.closed()
         flood.check(recorder)
-
-
-class Busy:
-    """Whom an engine reports to: one that is congested for `seconds`, beginning `after` seconds since open."""
-
-    def __init__(self, seconds: float, after: float = 0.0) -> None:
-        self.seconds, self.after = seconds, after
-        self.items: list[Any] = []
-        self.opened, self.ended = threading.Event(), threading.Event()
-        self.start = self.until = 0.0
-        self.engine: Engine | None = None
-
-    def run(self, url: str, ping_interval: float, ping_timeout: float) -> None:
-        """Connect, and wait for the end."""
-        self.engine = threaded_engine(check_settings(url, ping_interval=ping_interval, ping_timeout=ping_timeout), self)
-        self.engine.start()
-        assert self.ended.wait(TIMEOUT)
-
-    def deliver(self, items: Sequence[Any], size: int) -> None:
-        self.items += items
-        if isinstance(items[0], Opened):
-            self.start = time.monotonic() + self.after
-            self.until = self.start + self.seconds
-            for moment in (self.after, self.after + self.seconds):
-                threading.Timer(moment + 0.001, self.wake).start()
-            self.opened.set()
-        if isinstance(items[-1], Ending):
-            self.ended.set()
-
-    def wake(self) -> None:
-        assert self.engine is not None
-        self.engine.wake()
-
-    def woken(self) -> None: ...
-
-    def congested(self) -> bool:
-        return self.start <= time.monotonic() < self.until
-
-    def idle(self) -> bool:
-        return True
-
-
-def test_a_peer_is_not_given_up_in_the_moment_that_begins_to_listen_again() -> None:
-    listener = Busy(0.8)
-
-    def script(c: Connection) -> None:
-        c.handshake()
-        c.wait_for(listener.opened)
-        c.send_text("there")
-        c.read_until(PING)
-        c.close(1000)
-
-    with ScriptedServer(script) as server:
-        # The ping goes out at 0.6 s, its pong is due at 1 s; nothing is read before 0.8 s.
-        listener.run(server.url, ping_interval=0.6, ping_timeout=0.4)
-    assert listener.items[1] == "there"
-    assert listener.items[-1] == Ending(1000)
-
-
-@pytest.mark.parametrize("interval", [0.1, 2.5], ids=["pings in the pause", "no ping in the pause"])
-def test_a_peer_that_tcp_lets_speak_late_after_we_did_not_read_is_not_given_up(interval: float) -> None:
-    listener = Busy(2)
-
-    def script(c: Connection) -> None:
-        c.handshake()
-        c.wait_for(listener.opened)
-        c.send_text("waits in the system's buffer")
-        silence = listener.until + 1.2 - time.monotonic()  # goes on when it is read again, for longer than ping_timeout
-        threading.Event().wait(silence)
-        c.send_text("sent again by TCP")
-        c.close(1000)
-
-    with ScriptedServer(script) as server:
-        listener.run(server.url, ping_interval=interval, ping_timeout=0.2)
-    assert listener.items[1:3] == ["waits in the system's buffer", "sent again by TCP"]
-    assert listener.items[-1] == Ending(1000)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "after", "interval", "at_least", "at_most"),
-    [
-        (2, 0, 0.1, 1.5, 6),  # as long again as nothing was read
-        (0.1, 2.95, 3, 0, 3),  # a moment around a ping: not as long as all that came before
-    ],
-)
-def test_a_peer_that_stays_silent_after_we_did_not_read_is_given_up(
-    seconds: float, after: float, interval: float, at_least: float, at_most: float
-) -> None:
-    listener = Busy(seconds, after)
-
-    def script(c: Connection) -> None:
-        c.handshake()
-        c.wait_for(listener.ended)
-
-    with ScriptedServer(script) as server:
-        listener.run(server.url, ping_interval=interval, ping_timeout=0.2)
-    took = time.monotonic() - listener.until
-    assert at_least <= took < at_most
-    assert "ping_timeout" in str(listener.items[-1].error)
-
-
-def fill(ws: bws.WebSocket) -> None:
-    """Send until the operating system takes no more."""
-    while not ws.bufferedAmount:
-        ws.send(bytes(8000))
-
-
-def test_a_peer_that_read_nothing_for_a_while_finds_the_ping_of_that_time() -> None:
-    interval, timeout = 1.5, 1.2
-    first, full = threading.Event(), threading.Event()
-    opened = 0.0
-
-    def script(c: Connection) -> None:
-        c.handshake()
-        c.read_until(PING)
-        c.send(frame(PONG, ""))
-        first.set()
-        c.wait_for(full)
-        # The second ping waits behind what was not read. It is wanted in time, and the third would be too late.
-        threading.Event().wait(max(0.0, opened + 2 * interval + 0.3 - time.monotonic()))
-        c.read_until(PING)
-        c.send(frame(PONG, ""))
-        c.close(1000)
-
-    with ScriptedServer(script) as server:
-        ws = bws.WebSocket(server.url, ping_interval=interval, ping_timeout=timeout, compression=False)
-        recorder = Recorder(ws)
-        recorder.wait_for("open")
-        opened = time.monotonic()
-        assert first.wait(TIMEOUT)
-        fill(ws)
-        full.set()
-        assert recorder.closed()[-1] == ("close", 3, 1000, "", True), recorder.error
-
-
-def test_a_peer_that_takes_what_is_sent_is_not_given_up_before_it_comes_to_the_ping() -> None:
-    full = threading.Event()
-
-    def script(c: Connection) -> None:
-        c.handshake()
-        c.wait_for(full)
-        for _ in range(10):  # for longer than ping_timeout it only reads, and never comes to the ping
-            for _ in range(MIB // 65536):
-                c.read_until(BINARY)
-            c.pause(0.25)
-        c.read_until(PING)
-        c.send(frame(PONG, ""))
-        c.close(1000)
-
-    with ScriptedServer(script) as server:
-        ws = bws.WebSocket(server.url, ping_interval=0.2, ping_timeout=1, compression=False)
-        recorder = Recorder(ws)
-        recorder.wait_for("open")
-        for _ in range(32 * MIB // 65536):
-            ws.send(bytes(65536))
-        full.set()
-        assert recorder.closed()[-1] == ("close", 3, 1000, "", True), recorder.error
-
-
-def test_a_peer_that_takes_nothing_any_more_is_given_up_although_the_program_sends_on() -> None:
-    ended = threading.Event()
-
-    def script(c: Connection) -> None:
-        c.handshake()
-        c.wait_for(ended)
-
-    with ScriptedServer(script) as server:
-        ws = bws.WebSocket(server.url, ping_interval=0.1, ping_timeout=0.3, compression=False)
-        recorder = Recorder(ws)
-        recorder.wait_for("open")
-        while not ws.wait_closed(0.005):
-            ws.send(bytes(20_000))
-        ended.set()
-        assert recorder.closed()[-1] == ("close", 3, 1006, "", False)
-    assert "ping_timeout" in str(recorder.error)
 
 
 # -- ping()
