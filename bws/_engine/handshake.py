@@ -19,6 +19,8 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _END = re.compile(rb"\r?\n\r?\n")
 _STATUS = re.compile(r"HTTP/1\.[0-9] +([0-9]{3})(?: +(.*))?\Z")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_ELEMENT = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*"?)+')  # of a list; a comma in a quoted string separates nothing
+_BLANK = " \t"
 _START = b"HTTP/1."
 _TLS = (0x15, 0x16)  # the first byte of an alert, of a handshake
 
@@ -125,11 +127,11 @@ class HeadReader:
             if line[:1] in (" ", "\t"):
                 if fields:
                     name, value = fields[-1]
-                    fields[-1] = (name, f"{value} {line.strip()}".strip())
+                    fields[-1] = (name, f"{value} {line.strip(_BLANK)}".strip(_BLANK))
                 continue
             name, colon, value = line.partition(":")
-            if colon and _TOKEN.match(name.rstrip(" \t")):
-                fields.append((name.rstrip(" \t"), value.strip(" \t")))
+            if colon and _TOKEN.match(name.rstrip(_BLANK)):
+                fields.append((name.rstrip(_BLANK), value.strip(_BLANK)))
         return Head(int(match[1]), match[2] or "", tuple(fields))
 
 
@@ -166,7 +168,7 @@ def check(head: Head, settings: Settings, key: str) -> Accepted:
     if len(upgrade) != 1 or upgrade[0].lower() != "websocket":
         raise _refused(head, f"the answer's Upgrade header must be 'websocket', not {_shown(upgrade)}")
     connection = head.all("connection")
-    if "upgrade" not in [token.strip().lower() for value in connection for token in value.split(",")]:
+    if "upgrade" not in [token.strip(_BLANK).lower() for value in connection for token in _ELEMENT.findall(value)]:
         raise _refused(head, f"the answer's Connection header must have 'Upgrade', not {_shown(connection)}")
     accept = head.all("sec-websocket-accept")
     if accept != [accept_value(key)]:
@@ -202,9 +204,9 @@ def _parse_extensions(text: str) -> list[tuple[str, list[tuple[str, str | None]]
     for extension in text.split(","):
         parameters: list[tuple[str, str | None]] = []
         for part in extension.split(";"):
-            name, equals, value = (piece.strip(" \t") for piece in part.partition("="))
+            name, equals, value = (piece.strip(_BLANK) for piece in part.partition("="))
             if len(value) > 1 and value[0] == value[-1] == '"':
-                value = value[1:-1]
+                value = re.sub(r"\\(.)", r"\1", value[1:-1])
             if not _TOKEN.match(name) or (equals and not _TOKEN.match(value)):
                 raise HandshakeError(f"Sec-WebSocket-Extensions is malformed: {text[:80]!r}")
             parameters.append((name, value if equals else None))

@@ -266,6 +266,7 @@ ACCEPTED: dict[str, tuple[Head, Settings, Accepted]] = {
     "Upgrade in another case": (answer(upgrade="WebSocket"), PLAIN, Accepted()),
     "Connection in another case": (answer(connection="UPGRADE"), PLAIN, Accepted()),
     "Connection with more": (answer(connection="keep-alive, Upgrade"), PLAIN, Accepted()),
+    "Connection with blanks": (answer(connection="\tkeep-alive ,,\t Upgrade "), PLAIN, Accepted()),
     "Connection twice": (answer("Connection: keep-alive"), PLAIN, Accepted()),
     "another reason": (answer(reason="OK"), PLAIN, Accepted()),
     "other fields": (answer("Server: x", "Set-Cookie: a=1"), PLAIN, Accepted()),
@@ -286,6 +287,11 @@ ACCEPTED: dict[str, tuple[Head, Settings, Accepted]] = {
         answer(f'{FIELD}: {DEFLATE};client_max_window_bits="9"'),
         PLAIN,
         Accepted("", f'{DEFLATE};client_max_window_bits="9"', Agreement(client_max_window_bits=9)),
+    ),
+    "a quoted parameter with a quoted pair": (
+        answer(rf'{FIELD}: {DEFLATE};client_max_window_bits="1\5"'),
+        PLAIN,
+        Accepted("", rf'{DEFLATE};client_max_window_bits="1\5"', Agreement(client_max_window_bits=15)),
     ),
 }
 
@@ -309,6 +315,8 @@ REFUSED: dict[str, tuple[Head, Settings, str]] = {
     "Upgrade twice": (answer("Upgrade: websocket"), PLAIN, "Upgrade header"),
     "no Connection": (answer(connection=None), PLAIN, "Connection header must have 'Upgrade', not missing"),
     "another Connection": (answer(connection="close"), PLAIN, "not 'close'"),
+    "Connection with more than blanks": (answer(connection="\xa0Upgrade\x1f"), PLAIN, "Connection header"),
+    "Connection inside a quoted string": (answer(connection='"a, Upgrade, b"'), PLAIN, "Connection header"),
     "Connection with a longer word": (answer(connection="Upgraded"), PLAIN, "Connection header"),
     "no Accept": (answer(accept=None), PLAIN, "Sec-WebSocket-Accept is wrong: missing"),
     "a wrong Accept": (answer(accept=ACCEPT[:-2] + "p="), PLAIN, "Accept is wrong"),
@@ -334,6 +342,12 @@ REFUSED: dict[str, tuple[Head, Settings, str]] = {
     "a semicolon at the end": (answer(f"{FIELD}: {DEFLATE};"), PLAIN, "malformed"),
     "a parameter without a value": (answer(f"{FIELD}: {DEFLATE}; client_max_window_bits="), PLAIN, "malformed"),
     "a half quoted value": (answer(f'{FIELD}: {DEFLATE}; client_max_window_bits="9'), PLAIN, "malformed"),
+    "a quoted value that does not end": (
+        answer(rf'{FIELD}: {DEFLATE}; client_max_window_bits="9\"'),
+        PLAIN,
+        "malformed",
+    ),
+    "an empty element": (answer(f"{FIELD}: {DEFLATE},"), PLAIN, "malformed"),  # as in Chromium
     "an empty quoted value": (answer(f'{FIELD}: {DEFLATE}; client_max_window_bits=""'), PLAIN, "malformed"),
     "a space in a name": (answer(f"{FIELD}: permessage deflate"), PLAIN, "malformed"),
 }
