@@ -136,26 +136,46 @@ def _socks(proxy: Proxy, address: Address, patience: Patience) -> socket.socket:
         from python_socks.sync import Proxy as Client
     except ImportError:
         raise ProxyError("a SOCKS proxy needs the package python-socks; run: pip install 'bws[socks]'") from None
-    patience.stage = f"waiting for {proxy!r}"
-    user, password = proxy.credentials or (None, None)
-    client = Client(
-        proxy_type=ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5,
-        host=proxy.host,
-        port=proxy.port,
-        username=user or None,
-        password=password or None,
-        rdns=proxy.scheme in ("socks4a", "socks5h"),
-    )
-    left = patience.left()
     try:
-        sock: socket.socket = patience.background(
-            lambda: client.connect(address.host, address.port, timeout=86400 if left is None else left),
-            lambda late: late.close(),
-        )
+        sock = tcp.connect(proxy.host, proxy.port, patience)
     except (Aborted, TimeoutError):
         raise
-    except (SocksError, OSError, ValueError) as exc:  # ValueError: an address that its version of SOCKS cannot carry
+    except OSError as exc:
         raise ProxyError(f"{proxy!r} failed: {exc}") from exc
+    patience.stage = f"waiting for {proxy!r}"
+    handle = sock.dup()
+    patience.socks += sock, handle
+    try:
+        user, password = proxy.credentials or (None, None)
+        client = Client(
+            proxy_type=ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5,
+            host=proxy.host,
+            port=proxy.port,
+            username=user or None,
+            password=password or None,
+            rdns=proxy.scheme in ("socks4a", "socks5h"),
+            forward=_Connected(sock),  # type: ignore[arg-type] # what is asked of it, it can do
+        )
+        sock.settimeout(patience.limit())
+        patience.background(lambda: client.connect(address.host, address.port), lambda late: late.close())
+    except BaseException as exc:
+        with contextlib.suppress(OSError):
+            handle.shutdown(socket.SHUT_RDWR)  # the thread comes back
+        if isinstance(exc, (SocksError, OSError, ValueError)) and not isinstance(exc, (Aborted, TimeoutError)):
+            # ValueError: an address that its version of SOCKS cannot carry
+            raise ProxyError(f"{proxy!r} failed: {exc}") from exc
+        raise
+    finally:
+        handle.close()
     sock.setblocking(False)
-    tcp.tune(sock)
     return sock
+
+
+class _Connected:
+    """A proxy's place in python-socks: the connection to the next one, which is there already."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def connect(self, dest_host: str, dest_port: int, timeout: float | None = None) -> socket.socket:
+        return self._sock

@@ -23,7 +23,7 @@ from bws._engine.patience import Patience
 from bws._system import WINDOWS, Waker
 from bws.errors import HandshakeError, ProxyError
 from bws.testing import EchoServer
-from tests.conftest import TIMEOUT, Recorder
+from tests.conftest import TIMEOUT, Recorder, settle
 from tests.engine.proxy import Proxy, Socks
 from tests.wire.frames import http
 from tests.wire.server import Connection, ScriptedServer
@@ -495,9 +495,34 @@ def test_close_gives_up_on_a_proxy_at_once_and_on_its_late_answer(server: Script
         ws.close()
         assert recorder.closed() == FAILED
         assert isinstance(recorder.error, ConnectionAbortedError)
-        assert not proxy.ended.is_set() or kind is Proxy
         gate.set()
         assert proxy.ended.wait(TIMEOUT)  # nobody holds the tunnel that was made too late
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5h", "socks4a"])
+@pytest.mark.parametrize("how", ["close", "open_timeout"])
+def test_nothing_is_left_of_a_talk_with_a_silent_proxy(scheme: str, how: str) -> None:
+    reached, ended = threading.Event(), threading.Event()
+
+    def script(c: Connection) -> None:
+        c.sock.recv(1)
+        reached.set()
+        while c.sock.recv(65536):
+            pass
+        ended.set()
+
+    with ScriptedServer(script) as proxy:
+        timeout = 0.3 if how == "open_timeout" else None
+        url = f"{scheme}://127.0.0.1:{proxy.port}"
+        ws = bws.WebSocket("ws://server.example/", proxy=url, open_timeout=timeout)
+        recorder = Recorder(ws)
+        assert reached.wait(TIMEOUT)
+        if how == "close":
+            ws.close()
+        assert recorder.closed() == FAILED
+        assert ended.wait(TIMEOUT)
+    settle()
+    assert not [thread for thread in threading.enumerate() if "waiting for proxy" in thread.name]
 
 
 # -- the environment's proxy
