@@ -27,6 +27,16 @@ Dispatch = Callable[[Callable[[], None]], object]
 log = logging.getLogger("bws")
 
 
+class _Identity(threading.local):
+    """Tells threads apart, also one from another that gets its ident when it has ended."""
+
+    def __init__(self) -> None:
+        self.token = object()
+
+
+_identity = _Identity()
+
+
 class Target(Protocol):
     """What delivery needs of a WebSocket."""
 
@@ -119,7 +129,9 @@ class Direct:
         args = (type(exc), exc, exc.__traceback__, threading.current_thread())
         try:
             threading.excepthook(threading.ExceptHookArgs(args))
-        except Exception:
+        except BaseException as raised:
+            if not isinstance(raised, Exception) and args[3] is threading.main_thread():
+                raise  # Ctrl-C, say
             log.exception("threading.excepthook raised")
 
 
@@ -155,7 +167,7 @@ class Dispatched:
         self._count = self._bytes = 0  # of all batches, the current one included
         self._scheduled = False
         self._gone = False
-        self._thread: int | None = None
+        self._thread: object = None  # the one that ran handlers last; see _Identity
         self._handing: int | None = None  # the thread that is in `dispatch`
         self._inside: int | None = None  # the thread that is in _drain
         self._again = False  # _drain was called while a thread was in it
@@ -261,7 +273,7 @@ class Dispatched:
                 return
             self._inside = threading.get_ident()
             # A dispatch that runs what it is given at once has no thread of its own to run handlers on.
-            self._thread = None if self._handing == self._inside else self._inside
+            self._thread = None if self._handing == self._inside else _identity.token
         leaving: BaseException | None = None
         going = True
         while going:
@@ -338,7 +350,7 @@ class Dispatched:
         if loop is not None and asyncio is not None and asyncio._get_running_loop() is loop:
             return True
         known = getattr(self._dispatch, "thread_ident", None)
-        return threading.get_ident() == (self._thread if known is None else known)
+        return self._thread is _identity.token if known is None else known == threading.get_ident()
 
     def forget(self) -> None:
         """After a fork, in the child: what was handed over comes to nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +27,7 @@ def one_argument(fn: Handler) -> Callable[[Any], object]:
         return fn if takes else lambda event: fn()
     import inspect  # loads slowly, and most handlers are plain functions
 
-    if inspect.iscoroutinefunction(fn) or inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+    if _runs_later(fn) or (type(fn) in _FUNCTIONS and inspect.iscoroutinefunction(fn)):
         raise TypeError(
             f"handler {brief(fn)} is a coroutine or generator function, whose body would never run; bind a plain "
             "function, such as lambda evt: asyncio.ensure_future(handler(evt)) with dispatch=loop.call_soon_threadsafe"
@@ -77,6 +78,19 @@ def _without_signature(fn: Handler) -> Handler:
 _VARARGS = 0x04  # inspect.CO_VARARGS
 # inspect.CO_GENERATOR, CO_COROUTINE, CO_ITERABLE_COROUTINE, CO_ASYNC_GENERATOR
 _NOT_PLAIN = 0x20 | 0x80 | 0x100 | 0x200
+
+
+_FUNCTIONS = (types.FunctionType, types.MethodType)
+
+
+def _runs_later(fn: Handler) -> bool:
+    """Whether a call only makes a coroutine or a generator."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    # Of an object, what its class calls. A mock may have a mock of each.
+    calls = (fn, None if type(fn) in _FUNCTIONS else getattr(type(fn), "__call__", None))  # noqa: B004
+    flags = [getattr(getattr(call, "__code__", None), "co_flags", 0) for call in calls]
+    return any(isinstance(each, int) and each & _NOT_PLAIN for each in flags)
 
 
 def _plain_arguments(fn: Handler) -> int | None:

@@ -22,19 +22,20 @@ class Resident(Protocol):
     def _forget_after_fork(self) -> None: ...
 
 
-# A set's add and discard are single steps, so no lock is needed, and none can be held at a fork.
-_residents: set[Resident] = set()
+# By identity, as a subclass may say that two sockets are equal. What is done with a dict here are single steps, so no
+# lock is needed, and none can be held at a fork.
+_residents: dict[int, Resident] = {}
 _exiting = False
 
 
 def add(resident: Resident) -> None:
     """Note a socket that has a thread, from before the thread is started."""
-    _residents.add(resident)
+    _residents[id(resident)] = resident
 
 
 def discard(resident: Resident) -> None:
     """The socket's thread is about to end."""
-    _residents.discard(resident)
+    _residents.pop(id(resident), None)
 
 
 def exiting() -> bool:
@@ -47,15 +48,15 @@ def _at_exit() -> None:
     global _exiting
     _exiting = True
     end = time.monotonic() + EXIT_TIMEOUT
-    for resident in list(_residents):
+    for resident in _residents.copy().values():
         resident._leave_at_exit()
-    for resident in list(_residents):
+    for resident in _residents.copy().values():
         resident._join_at_exit(max(0.0, end - time.monotonic()))
 
 
 def _after_fork() -> None:
     """In the child: its copies are closed without a word; the parent's connections are not touched."""
-    for resident in list(_residents):
+    for resident in _residents.copy().values():
         resident._forget_after_fork()
     _residents.clear()
 

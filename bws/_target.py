@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from ._handler import Handler, one_argument
 from ._text import brief
+from .errors import InvalidStateError
 from .events import CloseEvent, DOMEvent, MessageEvent
 
 if TYPE_CHECKING:
@@ -221,10 +222,17 @@ class EventTarget:
 
         Raises:
             TypeError: It is not a `DOMEvent`.
+            InvalidStateError: It is being dispatched already.
         """
         if not isinstance(event, DOMEvent):
             raise TypeError(f"event must be a bws.DOMEvent such as DOMEvent('ready'), not {brief(event)}")
-        self._call(self._listeners.get(event.type, ()), event)
+        flag = object()
+        if event.__dict__.setdefault("_dispatching", flag) is not flag:
+            raise InvalidStateError(f"the {event.type!r} event is being dispatched already; make a new one")
+        try:
+            self._call(self._listeners.get(event.type, ()), event)
+        finally:
+            del event.__dict__["_dispatching"]
         return True
 
     def _known(self, event: str) -> None:
@@ -277,6 +285,13 @@ class EventTarget:
                     kept.append(listener)
             self._publish(type, tuple(kept))
 
+    def _take_away(self, type: str, listener: Listener) -> bool:
+        """Remove this one; False if another thread has done so."""
+        with self._lock:
+            there = not listener.removed
+            self._remove(type, lambda other: other is listener)
+        return there
+
     def _publish(self, type: str, listeners: tuple[Listener, ...], first: bool = False) -> None:
         """With the lock held: these are the handlers from now on; `first`: one of them may be the first ever."""
         self._listeners[type] = listeners
@@ -300,8 +315,8 @@ class EventTarget:
         for listener in listeners:
             if listener.removed:
                 continue
-            if listener.once:
-                self._remove(event.type, lambda other, this=listener: other is this)  # type: ignore[misc]
+            if listener.once and not self._take_away(event.type, listener):
+                continue
             try:
                 listener.call(event)
             except BaseException as exc:

@@ -99,12 +99,21 @@ def test_an_exception_goes_to_the_nearest_hook(kind: str, monkeypatch: pytest.Mo
     assert entries == [("open", 1), ("message", 1, "hello"), ("close", 3, 1000, "", True)]
 
 
-@pytest.mark.parametrize("kind", ["loop", "dispatch", "sys", "threading"])
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("loop", KeyError),
+        ("dispatch", KeyError),
+        ("sys", KeyError),
+        ("threading", KeyError),
+        ("threading", KeyboardInterrupt),  # the socket's thread is none that Ctrl-C reaches
+    ],
+)
 def test_a_hook_that_raises_is_logged_and_ends_nothing(
-    kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    kind: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def hook(_: object) -> None:
-        raise KeyError("from the hook")
+        raise error("from the hook")
 
     if kind == "threading":
         monkeypatch.setattr(threading, "excepthook", hook)
@@ -115,7 +124,21 @@ def test_a_hook_that_raises_is_logged_and_ends_nothing(
     errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert [record.name for record in errors] == ["bws"]
     assert errors[0].exc_info is not None
-    assert isinstance(errors[0].exc_info[1], KeyError)
+    assert isinstance(errors[0].exc_info[1], error)
+
+
+def test_ctrl_c_in_a_hook_on_the_main_thread_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hook(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading, "excepthook", hook)
+    with ScriptedServer(greet) as server:
+        ws = bws.WebSocket(server.url)
+        ws.addEventListener("mine", lambda: 1 / 0)
+        with pytest.raises(KeyboardInterrupt):
+            ws.dispatchEvent(bws.DOMEvent("mine"))
+        ws.close()
+        assert ws.wait_closed(TIMEOUT)
 
 
 def test_system_exit_of_one_handler_does_not_keep_the_others_from_running() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import pickle
+import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -85,7 +88,13 @@ def generator(evt: bws.MessageEvent) -> Iterator[None]:
     yield
 
 
-@pytest.mark.parametrize("fn", [coroutine, generator])
+class Awaitable:
+    """What it is called for never happens either."""
+
+    async def __call__(self, evt: bws.MessageEvent) -> None: ...
+
+
+@pytest.mark.parametrize("fn", [coroutine, generator, Awaitable(), functools.partial(Awaitable()), mock.AsyncMock()])
 def test_a_handler_whose_body_would_never_run_is_refused(fn: Any) -> None:
     with ScriptedServer(greet) as server:
         ws = bws.WebSocket(server.url)
@@ -93,6 +102,141 @@ def test_a_handler_whose_body_would_never_run_is_refused(fn: Any) -> None:
             ws.bind("message", fn)
         ws.close()
         assert ws.wait_closed(TIMEOUT)
+
+
+class Handlers:
+    """What a test may make a mock of."""
+
+    def on_message(self, evt: bws.MessageEvent) -> None: ...
+
+
+def on_message(evt: bws.MessageEvent) -> None: ...
+
+
+MOCKS: dict[str, Callable[[], Any]] = {
+    "Mock": mock.Mock,
+    "MagicMock": mock.MagicMock,
+    "Mock of a function": lambda: mock.Mock(spec=on_message),
+    "MagicMock of a function": lambda: mock.MagicMock(spec=on_message),
+    "Mock around a function": lambda: mock.Mock(wraps=on_message),
+    "autospec of a function": lambda: mock.create_autospec(on_message),
+    "method of an autospec": lambda: mock.create_autospec(Handlers, instance=True).on_message,
+}
+
+
+@pytest.mark.parametrize("kind", MOCKS)
+def test_a_mock_is_a_handler(kind: str) -> None:
+    fn = MOCKS[kind]()
+    done = threading.Event()
+    with ScriptedServer(greet) as server, bws.WebSocket(server.url) as ws:
+        ws.bind("message", fn)
+        ws.bind("message", done.set)
+        assert done.wait(TIMEOUT)
+    ((evt,), _), *others = fn.call_args_list
+    assert evt.data == "hello"
+    assert others == []
+
+
+class Equal(bws.WebSocket):
+    """One whose sockets are equal, and cannot be hashed."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Equal)
+
+
+def test_sockets_that_are_equal_are_two() -> None:
+    got: list[object] = []
+    gate, closed = threading.Event(), threading.Semaphore(0)
+
+    def make(number: int) -> None:
+        ws = Equal(server.url)
+        ws.bind("message", lambda evt: got.append((number, evt.data)))
+        ws.bind("close", lambda evt: got.append((number, evt.code)))
+        ws.bind("close", lambda: closed.release())
+
+    def script(c: Connection) -> None:
+        c.handshake(then=frame(TEXT, "hello"))
+        c.close(1000)
+
+    with ScriptedServer(script, gate=gate) as server:
+        for number in range(2):
+            make(number)
+        gc.collect()  # an open socket with handlers is not forgotten
+        gate.set()
+        for _ in range(2):
+            assert closed.acquire(timeout=TIMEOUT)
+    assert sorted(got, key=repr) == [(0, "hello"), (0, 1000), (1, "hello"), (1, 1000)]
+
+
+def test_another_thread_with_the_ident_of_one_that_ran_handlers_may_wait() -> None:
+    calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    idents: list[int] = []
+    raised: list[BaseException] = []
+
+    def run_handlers() -> None:
+        idents.append(threading.get_ident())
+        calls.get(timeout=TIMEOUT)()
+
+    def wait() -> None:
+        idents.append(threading.get_ident())
+        try:
+            ws.wait_closed(0)
+        except RuntimeError as exc:
+            raised.append(exc)
+
+    with ScriptedServer(Connection.echo) as server:
+        ws = bws.WebSocket(server.url, dispatch=calls.put)
+        for target in [run_handlers] + [wait] * 20:
+            thread = threading.Thread(target=target)
+            thread.start()
+            thread.join(TIMEOUT)
+        if idents[0] not in idents[1:]:
+            pytest.skip("this system gives an ident to no second thread")
+        ws.close()
+    assert raised == []
+
+
+def test_an_event_is_not_dispatched_while_it_is_dispatched() -> None:
+    raised: list[BaseException] = []
+
+    def again(evt: bws.DOMEvent) -> None:
+        try:
+            ws.dispatchEvent(evt)
+        except bws.InvalidStateError as exc:
+            raised.append(exc)
+
+    event = bws.DOMEvent("ready")
+    with ScriptedServer(greet) as server, bws.WebSocket(server.url) as ws:
+        ws.addEventListener("ready", again)
+        assert ws.dispatchEvent(event)
+        assert ws.dispatchEvent(event)  # but it may be afterwards
+    assert [str(exc) for exc in raised] == ["the 'ready' event is being dispatched already; make a new one"] * 2
+
+
+def test_a_listener_for_one_event_gets_one_of_two_that_come_at_the_same_time() -> None:
+    calls: list[str] = []
+    rounds = 2_000
+    meet = threading.Barrier(2)
+
+    def dispatch() -> None:
+        for number in range(rounds):
+            meet.wait(TIMEOUT)
+            ws.dispatchEvent(bws.DOMEvent(f"ready {number}"))
+
+    with ScriptedServer(greet) as server, bws.WebSocket(server.url) as ws:
+        for number in range(rounds):
+            ws.addEventListener(f"ready {number}", lambda evt: calls.append(evt.type), once=True)
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            threads = [threading.Thread(target=dispatch) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(TIMEOUT)
+        finally:
+            sys.setswitchinterval(interval)
+    assert calls == [f"ready {number}" for number in range(rounds)]
 
 
 def test_a_program_may_hang_its_data_on_the_socket_and_cannot_copy_it() -> None:
