@@ -12,6 +12,7 @@ from itertools import chain, repeat
 from struct import Struct
 from typing import Any
 
+from .._settings import HIGH_WATER_BYTES
 from ..errors import ProtocolError
 from .deflate import Inflater
 from .interface import Item
@@ -70,7 +71,7 @@ class FrameReader:
         self._max_size = sys.maxsize if max_size is None else max_size
         self._control = control
         self._inflater = inflater
-        self._rest = b""  # an incomplete header or control frame
+        self._rest = b""  # an incomplete header or control frame, or what is to be read later
         # The message in progress:
         self._opcode = 0  # TEXT or BINARY; 0: none
         self._fin = False  # whether the present frame is its last
@@ -80,8 +81,11 @@ class FrameReader:
         self._parts: list[Any] = []  # str | bytes
         self._blocks: list[Any] = []
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> bool:
         """Read `data`.
+
+        Returns:
+            Whether something is left for the next call, as what is there would inflate to more than should wait.
 
         Raises:
             ProtocolError: The peer broke a rule; `items` has what came before.
@@ -98,10 +102,15 @@ class FrameReader:
                     pos = self._whole(data, pos, end)
                 if pos < end:
                     pos = self._frame(data, pos, end)
+                    if self._inflater is not None and self.waiting > HIGH_WATER_BYTES and pos < end:
+                        # 64 KiB may be 64 MiB of messages.
+                        self._rest = data[pos:]
+                        return True
         except UnicodeDecodeError as exc:
             raise ProtocolError(
                 f"a text message is not UTF-8: {exc.reason} (0x{exc.object[exc.start]:02x})", 1007
             ) from None
+        return False
 
     def _whole(self, data: bytes, pos: int, end: int) -> int:
         """Read unfragmented messages of up to 64 KiB that are all there: the common case, in one tight loop.

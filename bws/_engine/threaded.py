@@ -31,6 +31,7 @@ __all__ = ["ThreadedEngine"]
 RECEIVE = 64 * 1024  # bytes a recv()
 LARGE = 256 * 1024  # when the last one was full; not always, as not every malloc() is quick with so much
 READS = 64  # in a row, inside a large frame; then timers, what waits to be sent and the program have their turn
+MAX_PINGS = 1_000  # without a callback that wait for a peer's pongs, or for nothing: then no more are noted
 MAX_PONGS = 1_000  # that wait for a peer that pings and does not read
 ANSWERS = 0.25  # s that handlers have for their answers to what came before a violation
 LINGER = 2.0  # s that the peer has to end TCP when the closing handshake is done, or the connection failed
@@ -91,6 +92,7 @@ class ThreadedEngine:
         "_stop",
         "_thread",
         "_tls",
+        "_unread",
         "_violation",
         "_waker",
         "_write_to_read",
@@ -105,6 +107,7 @@ class ThreadedEngine:
         self._sock: socket.socket | None = None
         self._patience: Patience | None = None  # while connecting
         self._tls = False
+        self._unread = False  # whether the reader has more than it has read, see FrameReader.feed
         self._full = False  # whether the last recv() brought as much as it might
         self._polls_write = False  # whether the thread, when it waits, waits until the socket is writable, too
         self._write_to_read = False  # TLS has to write something before it can read on
@@ -130,7 +133,7 @@ class ThreadedEngine:
         self._reads, self._changed = True, 0.0  # whether anything is read, and since when; see _note_reading
         self._indulgent_until = 0.0  # until then the peer may be silent without fault
         self._progress = 0  # of the outbox, when it was looked at last
-        self._pings: list[tuple[bytes, Callable[[float], object], float]] = []  # sent by the program
+        self._pings: list[tuple[bytes, Callable[[float], object] | None, float]] = []  # sent by the program
         # Single words, written once.
         self._closing = False  # the program called close(): messages are of no use any more
         self._stop = False  # abort() or kill() was called
@@ -162,7 +165,8 @@ class ThreadedEngine:
                 self.wake()
 
     def ping(self, payload: bytes, callback: Callable[[float], object] | None) -> None:
-        if callback is not None:
+        # Without a callback too: the first pong with a payload answers the first ping with it.
+        if callback is not None or len(self._pings) < MAX_PINGS:
             self._pings.append((payload, callback, time.perf_counter()))
         self.send(PING, payload, message=False)
 
@@ -205,7 +209,8 @@ class ThreadedEngine:
         self._relief.wake(self)
 
     def on_thread(self) -> bool:
-        return threading.get_ident() == self._thread.ident
+        # Another thread gets its ident when it has ended.
+        return threading.get_ident() == self._thread.ident and self._thread.is_alive()
 
     def join(self, timeout: float) -> bool:
         self._thread.join(timeout)
@@ -343,13 +348,13 @@ class ThreadedEngine:
         # Only here: what the relief thread waits for does not count, as it may be about to be done with this socket.
         self._polls_write = write
         timeout = None if due is None else due - time.monotonic()
-        if read and (self._outbox.failed is not None or (self._tls and self._buffered())):
+        if read and (self._unread or self._outbox.failed is not None or (self._tls and self._buffered())):
             timeout = 0
         readable, writable, woken = poller.wait(fd, read, write, timeout)
         if woken:
             self._woken()
             read = self._may_read()  # the relief thread may have found meanwhile that nothing more is to be read
-        self._work(read and (readable or (self._tls and self._buffered())), writable)
+        self._work(read and (readable or self._unread or (self._tls and self._buffered())), writable)
 
     def _woken(self) -> None:
         """With _io held: somebody wants the listener to have a look; _io is free meanwhile."""
@@ -407,11 +412,13 @@ class ThreadedEngine:
                 reads = self._may_read()
                 if reads is not self._reads:
                     self._note_reading(reads)
-                self._work(reads and (readable or (self._tls and self._buffered())), writable)
+                self._work(reads and (readable or self._unread or (self._tls and self._buffered())), writable)
         except BaseException as exc:
             # It ends this connection, as it would on its own thread, and not the thread that all others need.
             self._finish(Ending(error=exc, failed=True))
         finally:
+            if self._ending is not None and self._draining is None:
+                self._drop()  # the events wait for the handler, and the peer does not
             self._io.release()
 
     def _work(self, readable: bool, writable: bool) -> None:
@@ -424,7 +431,10 @@ class ThreadedEngine:
             self._outbox.write()
         if readable or (writable and self._write_to_read) or (self._outbox.failed is not None and self._may_read()):
             self._arrivals += readable  # of TLS, a part of a record yields nothing yet
-            self._receive()
+            if self._unread:
+                self._feed(b"")
+            else:
+                self._receive()
             if self._outbox.stalled:
                 self._outbox.write()
         if self._close_due is not None or self._draining is not None or self._next_ping is not None:
@@ -463,10 +473,11 @@ class ThreadedEngine:
 
     def _feed(self, data: bytes) -> None:
         self._arrivals += 1
+        self._unread = False
         if self._ending is not None or self._violation is not None or self._peer_close is not None:
             return  # what follows is ignored, RFC 6455 sections 5.5.1 and 7.1.7
         try:
-            self._reader.feed(data)
+            self._unread = self._reader.feed(data)
         except ProtocolError as exc:
             # What the handlers answer to the messages before it shall still go out.
             self._violation = exc, time.monotonic() + ANSWERS
@@ -502,7 +513,8 @@ class ThreadedEngine:
         sent = None
         while sent != payload:
             sent, callback, start = self._pings.pop(0)
-            self._reader.items.append(Pong(callback, now - start))
+            if callback is not None:
+                self._reader.items.append(Pong(callback, now - start))
 
     def _check_timers(self) -> None:
         now = time.monotonic()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import queue
 import select
 import struct
 import sys
 import threading
+import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -151,6 +153,59 @@ def test_close_in_a_handler_completes_on_the_wire_before_the_handler_returns(hol
         assert recorder.ws.readyState == 2
         hold.release.set()
         assert recorder.closed()[1:] == [("message", 1, "block"), ("close", 3, 3000, "enough", True)]
+
+
+def violate(c: Connection) -> None:
+    c.send(b"\xf1\x00")
+
+
+def begin_to_close(c: Connection) -> None:
+    c.close(1000)
+
+
+def fall_silent(c: Connection) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("what", "options", "at_most", "code"),
+    [
+        (violate, {}, 2.25, 1006),  # 0.25 s for answers of handlers, 2 s for the peer to end TCP
+        (begin_to_close, {}, 2, 1000),
+        (fall_silent, {"ping_interval": 0.2, "ping_timeout": 0.2}, 0.4, 1006),
+        (Connection.drain, {"close_timeout": 0.4}, 0.4, 1006),
+    ],
+)
+def test_tcp_ends_in_time_while_a_handler_blocks(
+    hold: Hold, what: Callable[[Connection], None], options: dict[str, Any], at_most: float, code: int
+) -> None:
+    took: list[float] = []
+    ended = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake(then=frame(TEXT, "block"))
+        c.wait_for(hold.entered)
+        start = time.monotonic()
+        if what is not Connection.drain:
+            what(c)
+        with contextlib.suppress(OSError):
+            while c.sock.recv(65536):
+                pass
+        took.append(time.monotonic() - start)
+        ended.set()
+
+    def handler(recorder: Recorder, evt: bws.MessageEvent) -> None:
+        if what is Connection.drain:
+            recorder.ws.close()
+        hold(evt)
+
+    with ScriptedServer(script) as server:
+        recorder = Recorder(bws.WebSocket(server.url, compression=False, **options), {"message": handler})
+        assert ended.wait(TIMEOUT)
+        assert hold.blocks
+        assert recorder.of("close") == []
+        hold.release.set()
+        assert recorder.closed()[-1][2] == code
+    assert at_most - 0.05 < took[0] < at_most + 2
 
 
 def test_messages_that_come_meanwhile_are_delivered_in_order(hold: Hold) -> None:
@@ -441,6 +496,7 @@ def test_small_messages_are_bounded_by_their_number(hold: Hold, dispatched: bool
 
 @pytest.mark.parametrize("dispatched", [False, True])
 def test_what_compresses_well_is_counted_as_it_is_in_memory(hold: Hold, dispatched: bool) -> None:
+    plain = 60  # large enough for a recv() to take much at a time
     count = 200  # MiB in memory, 200 KiB on the wire
     peer = zlib.compressobj(wbits=-15)
     packed = (peer.compress(bytes(MIB)) + peer.flush(zlib.Z_SYNC_FLUSH))[:-4]
@@ -452,7 +508,7 @@ def test_what_compresses_well_is_counted_as_it_is_in_memory(hold: Hold, dispatch
         c.send_text("block")
         if not dispatched:
             c.wait_for(hold.entered)
-        c.send(frame(BINARY, packed, rsv=4) * count)
+        c.send(frame(BINARY, bytes(60_000)) * plain + frame(BINARY, packed, rsv=4) * count)
         sent.set()
         c.close(1000)
 
@@ -481,9 +537,8 @@ def test_what_compresses_well_is_counted_as_it_is_in_memory(hold: Hold, dispatch
             peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert got == [5] + [MIB] * count
-    # The high-water mark is 16 MiB; one recv() may inflate to 64 more.
-    assert peak < 150 * MIB
+    assert got == [5] + [60_000] * plain + [MIB] * count
+    assert peak < 48 * MIB  # twice the high-water mark: what is being delivered, and what waits behind it
 
 
 @pytest.mark.parametrize("size", [17 * MIB, 40 * MIB])
@@ -734,6 +789,51 @@ def test_a_ping_has_its_payload_and_its_callback_the_time(mode: Mode) -> None:
         assert server.result().pings == [*payloads, b"nobody asks"]
     assert all(0 < seconds < TIMEOUT for seconds in times)
     assert all(map(mode.is_handler_thread, threads))
+
+
+def test_the_time_of_a_ping_is_its_own_also_when_one_before_it_was_the_same(mode: Mode) -> None:
+    second = threading.Event()
+    times: list[float] = []
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        first = c.read_until(PING)
+        c.wait_for(second)
+        c.send(frame(PONG, first.payload))
+        c.pause(0.3)
+        c.send(frame(PONG, c.read_until(PING).payload))
+        c.close(1000)
+
+    with ScriptedServer(script) as server:
+        recorder = Recorder(mode.open(server.url))
+        recorder.wait_for("open")
+        recorder.ws.ping()
+        recorder.ws.ping(callback=times.append)
+        second.set()
+        recorder.closed()
+    assert len(times) == 1
+    assert times[0] >= 0.29
+
+
+def test_pings_that_nobody_answers_and_nobody_asks_for_fill_no_memory() -> None:
+    """What is noted of them is bounded; one with a callback is always noted."""
+    done = threading.Event()
+    payloads = [number.to_bytes(4, "big") for number in range(3_000)]
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        while c.read_until(PING).payload != b"last":
+            pass
+        c.send(frame(PONG, "last"))
+
+    with ScriptedServer(script) as server, bws.WebSocket(server.url) as ws:
+        for payload in payloads:
+            ws.ping(payload)
+        engine: Any = ws._engine
+        assert len(engine._pings) == 1_000
+        ws.ping(b"last", lambda seconds: done.set())
+        assert done.wait(TIMEOUT)
+        assert engine._pings == []
 
 
 def test_a_pong_answers_the_pings_before_it_too_and_others_mean_nothing(mode: Mode) -> None:
