@@ -262,26 +262,27 @@ def keep_freed_memory() -> None:
     bytes(8 * 1024 * 1024)
 
 
-# Of Linux' struct tcp_info (linux/tcp.h): tcpi_bytes_acked, there since 4.1.
-_BYTES_ACKED = Struct("=120xQ")
+# Of Linux' struct tcp_info (linux/tcp.h): tcpi_last_ack_recv, and tcpi_bytes_acked, which is there since 4.1.
+_TCP_INFO = Struct("=56xI60xQ")
 
 
-def acknowledged(sock: socket.socket) -> tuple[int, int]:
+def acknowledged(sock: socket.socket) -> tuple[int, int, float]:
     """Bytes of what the operating system took that the peer's has acknowledged, and those that it has not.
 
-    Zero and zero where the system does not tell: only Linux does.
+    And how many seconds ago it said so last. All are zero where the system does not tell: only Linux does.
     """
     if sys.platform != "linux":
-        return 0, 0
+        return 0, 0, 0.0
     import fcntl
     import termios
 
     try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
         left = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-        return _BYTES_ACKED.unpack(info)[0], int.from_bytes(left, sys.byteorder)
+        ago, acked = _TCP_INFO.unpack(info)
     except (OSError, struct_error):  # the connection is over, or the system an older one
-        return 0, 0
+        return 0, 0, 0.0
+    return acked, int.from_bytes(left, sys.byteorder), ago / 1000
 
 
 def close_descriptor(sock: socket.socket) -> None:

@@ -37,6 +37,8 @@ _Close = TypeVar("_Close", bound=Callable[[CloseEvent], object] | Callable[[], o
 
 log = logging.getLogger("bws")
 
+_dispatching: dict[int, object] = {}  # the events that `dispatchEvent` is dispatching, by id
+
 
 class Listener:
     """One registration of one handler."""
@@ -222,17 +224,17 @@ class EventTarget:
 
         Raises:
             TypeError: It is not a `DOMEvent`.
-            InvalidStateError: It is being dispatched already.
+            InvalidStateError: A `dispatchEvent` is under way with it.
         """
         if not isinstance(event, DOMEvent):
             raise TypeError(f"event must be a bws.DOMEvent such as DOMEvent('ready'), not {brief(event)}")
         flag = object()
-        if event.__dict__.setdefault("_dispatching", flag) is not flag:
+        if _dispatching.setdefault(id(event), flag) is not flag:
             raise InvalidStateError(f"the {event.type!r} event is being dispatched already; make a new one")
         try:
             self._call(self._listeners.get(event.type, ()), event)
         finally:
-            del event.__dict__["_dispatching"]
+            del _dispatching[id(event)]
         return True
 
     def _known(self, event: str) -> None:

@@ -115,7 +115,13 @@ ARROWS = {
     "bws._proxy": {"bws._text"},
     "bws._rules": {"bws.errors", "bws._proxy", "bws._settings", "bws._text"},
     "bws._handler": {"bws._text"},
-    "bws._target": {"bws.events", "bws._handler", "bws._text", "bws._websocket"},  # the last for a type checker only
+    "bws._target": {
+        "bws.errors",
+        "bws.events",
+        "bws._handler",
+        "bws._text",
+        "bws._websocket",
+    },  # the last for types only
     "bws._lifetime": set[str](),
     "bws._delivery": {"bws._engine.interface", "bws._lifetime", "bws._settings"},
 }

@@ -21,6 +21,7 @@ TLS_PIECE = 64 * 1024  # bytes: SSL_write tells all or nothing, and must be call
 CHUNK = 1024 * 1024  # bytes masked and sent at a time
 APART = 16 * 1024  # bytes of payload from which copying it behind its header costs more than a list of both
 GATHER = 64  # frames that wait, given to the operating system in one call; POSIX allows 16, all that we run on 1,024
+MAX_PONGS = 1_000  # that wait: a peer that pings and does not read must not fill the memory
 
 
 class _Frame(NamedTuple):
@@ -49,7 +50,7 @@ class Outbox:
         lock: Whoever holds it writes. With TLS whoever reads takes it too, for the single call: an SSL object
             allows one thread at a time. A signal handler may come in while its own thread holds it: what that
             sends goes out behind the frame that was interrupted.
-        pongs: Pongs in the queue: a peer that pings and does not read must not fill the memory.
+        pongs: Pongs in the queue.
         waiting: Whether the socket is to be polled for writing.
         stalled: Whether TLS has to read something before it can write on.
         closed: Whether a close frame has been sent or queued: nothing is sent after it.
@@ -324,6 +325,12 @@ class Outbox:
             end += len(header)
             queued.append(_Frame(end, memoryview(header), 0, 0, total))
         queued.append(_Frame(end + len(data), data, payload, packed, total + share, key))
+        if payload < 0 and self.pongs >= MAX_PONGS and self._frames[-1].payload < 0:
+            # Of pings that wait for their pongs, the last one's will do (RFC 6455 section 5.5.3). The frame that goes
+            # is far behind those that a write has begun with, see GATHER.
+            end -= len(self._frames[-1].data)
+            self._frames[-1] = queued[0]._replace(end=end + len(data))
+            return
         self.pongs += payload < 0
         self._frames.extend(queued)
         self.waiting = self._sock is not None and not self.stalled

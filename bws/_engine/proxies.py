@@ -143,9 +143,11 @@ def _socks(proxy: Proxy, address: Address, patience: Patience) -> socket.socket:
     except OSError as exc:
         raise ProxyError(f"{proxy!r} failed: {exc}") from exc
     patience.stage = f"waiting for {proxy!r}"
-    handle = sock.dup()
-    patience.socks += sock, handle
+    forward = _Connected(sock)
+    handle = None
     try:
+        handle = sock.dup()
+        patience.socks.append(handle)
         user, password = proxy.credentials or (None, None)
         client = Client(
             proxy_type=ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5,
@@ -154,19 +156,23 @@ def _socks(proxy: Proxy, address: Address, patience: Patience) -> socket.socket:
             username=user or None,
             password=password or None,
             rdns=proxy.scheme in ("socks4a", "socks5h"),
-            forward=_Connected(sock),  # type: ignore[arg-type] # what is asked of it, it can do
+            forward=forward,  # type: ignore[arg-type] # what is asked of it, it can do
         )
         sock.settimeout(patience.limit())
         patience.background(lambda: client.connect(address.host, address.port), lambda late: late.close())
     except BaseException as exc:
-        with contextlib.suppress(OSError):
-            handle.shutdown(socket.SHUT_RDWR)  # the thread comes back
+        if forward.taken and handle is not None:
+            with contextlib.suppress(OSError):
+                handle.shutdown(socket.SHUT_RDWR)  # the thread comes back, and closes it
+        else:
+            sock.close()
         if isinstance(exc, (SocksError, OSError, ValueError)) and not isinstance(exc, (Aborted, TimeoutError)):
             # ValueError: an address that its version of SOCKS cannot carry
             raise ProxyError(f"{proxy!r} failed: {exc}") from exc
         raise
     finally:
-        handle.close()
+        if handle is not None:
+            handle.close()
     sock.setblocking(False)
     return sock
 
@@ -176,6 +182,8 @@ class _Connected:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self.taken = False
 
     def connect(self, dest_host: str, dest_port: int, timeout: float | None = None) -> socket.socket:
+        self.taken = True
         return self._sock

@@ -32,12 +32,10 @@ RECEIVE = 64 * 1024  # bytes a recv()
 LARGE = 256 * 1024  # when the last one was full; not always, as not every malloc() is quick with so much
 READS = 64  # in a row, inside a large frame; then timers, what waits to be sent and the program have their turn
 MAX_PINGS = 1_000  # without a callback that wait for a peer's pongs, or for nothing: then no more are noted
-MAX_PONGS = 1_000  # that wait for a peer that pings and does not read
 ANSWERS = 0.25  # s that handlers have for their answers to what came before a violation
 LINGER = 2.0  # s that the peer has to end TCP when the closing handshake is done, or the connection failed
 BACKOFF = 120.0  # s that TCP waits at most before it sends again what did not arrive
 LATE = 0.1  # s that a timer may be late before it means that this program stood still
-BEHIND = 64 * 1024  # bytes in the system's buffer before a ping that it may take a network some time to send
 BEYOND = 16 * 1024 * 1024  # bytes behind a ping that a peer may have taken into its buffers before it comes to the ping
 
 log = logging.getLogger("bws")
@@ -66,6 +64,7 @@ class ThreadedEngine:
         "_closing",
         "_draining",
         "_ending",
+        "_excused",
         "_full",
         "_indulgent_until",
         "_io",
@@ -127,9 +126,9 @@ class ThreadedEngine:
         self._keepalive = os.urandom(8)  # payload of our own pings: tells their pongs from those of the program's
         self._pinged = -1  # progress of the outbox when our last ping had to wait in it
         self._pong_due: tuple[float, int] | None = None  # when, and the arrivals before the ping
-        self._ping_end = 0  # of the ping that one is due for, in the outbox's stream
-        self._ping_taken: int | None = None  # and in what the operating system has taken, when it has
-        self._acknowledged = 0  # of that
+        self._ping_end = self._acknowledged = 0  # see _goes_out
+        self._ping_taken: int | None = 0
+        self._excused = 0.0  # s that a timer was late and the peer was not blamed for
         self._reads, self._changed = True, 0.0  # whether anything is read, and since when; see _note_reading
         self._indulgent_until = 0.0  # until then the peer may be silent without fault
         self._progress = 0  # of the outbox, when it was looked at last
@@ -348,7 +347,7 @@ class ThreadedEngine:
         # Only here: what the relief thread waits for does not count, as it may be about to be done with this socket.
         self._polls_write = write
         timeout = None if due is None else due - time.monotonic()
-        if read and (self._unread or self._outbox.failed is not None or (self._tls and self._buffered())):
+        if read and (self._outbox.failed is not None or (self._tls and self._buffered())):
             timeout = 0
         readable, writable, woken = poller.wait(fd, read, write, timeout)
         if woken:
@@ -382,12 +381,13 @@ class ThreadedEngine:
         # In this order: who queues something after the second line finds that nobody waits for the socket, and wakes.
         self._polls_write = False
         write = self._outbox.waiting or self._write_to_read
-        return sock.fileno(), self._may_read(), write, due
+        read = self._may_read()
+        if read and self._unread:
+            due = 0.0
+        return sock.fileno(), read, write, due
 
     def _may_read(self) -> bool:
         """Backpressure: whether what was read is being taken."""
-        if self._outbox.pongs > MAX_PONGS:
-            return False
         if self._violation is not None:
             return False  # the end of TCP behind it would be taken for the end of the connection
         # After close() what waits is of no use any more, and the peer's close frame is wanted.
@@ -413,12 +413,12 @@ class ThreadedEngine:
                 if reads is not self._reads:
                     self._note_reading(reads)
                 self._work(reads and (readable or self._unread or (self._tls and self._buffered())), writable)
+                if self._ending is not None and self._draining is None:
+                    self._drop()  # the events wait for the handler, and the peer does not
         except BaseException as exc:
             # It ends this connection, as it would on its own thread, and not the thread that all others need.
             self._finish(Ending(error=exc, failed=True))
         finally:
-            if self._ending is not None and self._draining is None:
-                self._drop()  # the events wait for the handler, and the peer does not
             self._io.release()
 
     def _work(self, readable: bool, writable: bool) -> None:
@@ -429,8 +429,8 @@ class ThreadedEngine:
             self._give_up()
         if writable:
             self._outbox.write()
-        if readable or (writable and self._write_to_read) or (self._outbox.failed is not None and self._may_read()):
-            self._arrivals += readable  # of TLS, a part of a record yields nothing yet
+        if readable or ((self._outbox.failed is not None or (writable and self._write_to_read)) and self._may_read()):
+            self._arrivals += readable  # also when it is a part of a TLS record, which yields nothing yet
             if self._unread:
                 self._feed(b"")
             else:
@@ -527,7 +527,7 @@ class ThreadedEngine:
             if self._draining is not None:
                 self._draining = now + LINGER
             if self._pong_due is not None:
-                self._follow_ping(now)
+                self._goes_out(now)
         if self._draining is not None and now >= self._draining:
             self._draining = None
             if self._peer_close is not None:
@@ -545,21 +545,23 @@ class ThreadedEngine:
             self._next_ping = self._pong_due = None  # closing has a timer of its own
             return
         late = now - (next_ping if self._pong_due is None else min(next_ping, self._pong_due[0]))
-        if late > LATE:
-            # The program was stopped, or a handler let no other thread run, not even the relief thread.
+        if late > max(LATE, 2 * self._excused):
+            # The program was stopped, or a handler let no other thread run, not even the relief thread. One that is so
+            # all the time shall notice a dead peer too: the same is no excuse twice.
+            self._excused = late
             self._be_indulgent(now, late)
         if self._pong_due is not None:
             due, arrivals = self._pong_due
             if self._arrivals != arrivals:
                 self._pong_due = None  # any frame is a sign of life
-            elif not self._reads and self._outbox.pongs <= MAX_PONGS:
-                self._wait_longer(now)  # it is we who do not listen; with more pongs than that it is the peer
+            elif not self._reads:
+                self._wait_longer(now)  # it is we who do not listen
             elif now < due:
                 pass
-            elif self._reads and self._hears_something(arrivals):
+            elif self._hears_something(arrivals):
                 self._pong_due = None
-            elif self._peer_takes():
-                self._wait_longer(now)
+            elif (start := self._took(now)) is not None:
+                self._wait_longer(start)
             else:
                 limit = f"ping_timeout={timeout:g} s"
                 error = TimeoutError(f"nothing came from the server within {limit} after a ping")
@@ -570,13 +572,18 @@ class ThreadedEngine:
             progress = self._outbox.progress
             if not self._outbox.waiting or progress != self._pinged:
                 # Else the one before waits still, behind what the peer does not read.
+                first = timeout is not None and self._pong_due is None and self._sock is not None
+                if first and self._sock is not None:
+                    self._acknowledged, left, _ = acknowledged(self._sock)
+                    self._ping_taken = self._acknowledged + left
                 self.send(PING, self._keepalive, message=False)
                 self._pinged = progress if self._outbox.waiting else -1
+                if first and self._outbox.waiting:
+                    self._ping_end, self._ping_taken = self._outbox.stream()[1], None
             self._next_ping = now + interval
             if timeout is not None and self._pong_due is None:
                 self._pong_due = (max(now, self._indulgent_until) + timeout, self._arrivals)
-                self._ping_end, self._ping_taken = self._outbox.stream()[1], None
-                self._follow_ping(now)
+                self._excused = 0.0
 
     def _wait_longer(self, start: float) -> None:
         """If a pong is due, its time begins at `start`, if that is later."""
@@ -585,22 +592,26 @@ class ThreadedEngine:
             due, arrivals = self._pong_due
             self._pong_due = max(due, start + timeout), arrivals
 
-    def _follow_ping(self, now: float) -> None:
-        """The outbox went on, or has our ping: see where that is."""
+    # Where our ping is: it may wait in the outbox, up to `_ping_end` of its stream; then, on Linux, in the system's
+    # buffer, behind `_ping_taken` of all bytes of TCP. Of those the peer's system had `_acknowledged` when we looked
+    # last.
+
+    def _goes_out(self, now: float) -> None:
+        """The outbox went on: whoever takes what is before our ping, and somewhat more, comes to the ping."""
         gone = self._outbox.stream()[0]
         if gone <= self._ping_end + BEYOND:
-            self._wait_longer(now)  # its buffers were full, and the peer takes what is in them: it comes to our ping
-        if self._ping_taken is None and self._sock is not None:
-            self._acknowledged, left = acknowledged(self._sock)
-            if gone >= self._ping_end:
-                self._ping_taken = self._acknowledged + (left if left > BEHIND else 0)
+            self._wait_longer(now)
+        if gone >= self._ping_end and self._ping_taken is None and self._sock is not None:
+            self._acknowledged, left, _ = acknowledged(self._sock)
+            self._ping_taken = self._acknowledged + left
 
-    def _peer_takes(self) -> bool:
-        """Whether what the peer's system acknowledged since the last look brings it nearer to our ping."""
-        if self._sock is None or (self._ping_taken is not None and self._acknowledged >= self._ping_taken):
-            return False
-        before, (self._acknowledged, _) = self._acknowledged, acknowledged(self._sock)
-        return self._acknowledged > before
+    def _took(self, now: float) -> float | None:
+        """When the peer's system last took something that is before our ping, if it did since the last look."""
+        before = self._acknowledged
+        if self._sock is None or (self._ping_taken is not None and before >= self._ping_taken):
+            return None
+        self._acknowledged, _, ago = acknowledged(self._sock)
+        return now - ago if self._acknowledged > before else None
 
     def _note_reading(self, reads: bool) -> None:
         """With _io held: reading pauses, or goes on."""

@@ -512,7 +512,7 @@ def test_nothing_is_left_of_a_talk_with_a_silent_proxy(scheme: str, how: str) ->
         ended.set()
 
     with ScriptedServer(script) as proxy:
-        timeout = 0.3 if how == "open_timeout" else None
+        timeout = 1.0 if how == "open_timeout" else None
         url = f"{scheme}://127.0.0.1:{proxy.port}"
         ws = bws.WebSocket("ws://server.example/", proxy=url, open_timeout=timeout)
         recorder = Recorder(ws)
@@ -523,6 +523,23 @@ def test_nothing_is_left_of_a_talk_with_a_silent_proxy(scheme: str, how: str) ->
         assert ended.wait(TIMEOUT)
     settle()
     assert not [thread for thread in threading.enumerate() if "waiting for proxy" in thread.name]
+
+
+def test_a_socks_proxy_whose_thread_does_not_start_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    def script(c: Connection) -> None:
+        assert c.sock.recv(1) == b""
+        ended.set()
+
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Patience, "background", no_thread)
+    with ScriptedServer(script) as proxy:
+        error = failure("ws://server.example/", proxy=f"socks5h://127.0.0.1:{proxy.port}")
+        assert ended.wait(TIMEOUT)
+    assert str(error) == "can't start new thread"
 
 
 # -- the environment's proxy

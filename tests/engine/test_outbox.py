@@ -132,6 +132,24 @@ def test_pending_is_exact_when_the_first_try_is_cut(room: int) -> None:
     assert (box.pending(), box.waiting) == (0, False)
 
 
+def test_of_many_pongs_that_wait_the_last_one_is_enough() -> None:
+    sock = Narrow(3)  # the first one is cut
+    box = outbox(sock)
+    payloads = [str(number).encode() for number in range(3_000)]
+    for payload in payloads:
+        box.send(PONG, payload, message=False)
+    assert box.pongs == 1_000
+    box.send(TEXT, b"between")
+    box.send(PONG, b"behind", message=False)
+    box.send(PONG, b"last", message=False)
+    assert box.pending() == 7
+    sock.room = 1 << 20
+    box.write()
+    expected = [(PONG, payload) for payload in [*payloads[:999], payloads[-1]]]
+    assert frames(sock) == [*expected, (TEXT, b"between"), (PONG, b"last")]
+    assert (box.pending(), box.pongs, box.waiting) == (0, 0, False)
+
+
 @given(
     st.lists(
         st.one_of(

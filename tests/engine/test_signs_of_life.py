@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 import bws
+import tests.faults.proxy
 from bws._engine import threaded_engine
 from bws._engine.interface import Ending, Engine, Opened
 from bws._rules import check_settings
-from tests.conftest import TIMEOUT, Play, Recorder
+from tests.conftest import TIMEOUT, Play, Recorder, run_python
 from tests.faults.proxy import Fault, FaultProxy
 from tests.wire.frames import BINARY, PING, PONG, frame
 from tests.wire.server import Connection, ScriptedServer
@@ -282,21 +283,29 @@ def test_a_slow_upload_is_no_dead_peer_when_the_program_flushes_in_small_steps()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what the peer's system has acknowledged")
-@pytest.mark.parametrize("size", [2 * MIB, 5 * MIB], ids=["the ping in the system's buffer", "behind a full one"])
-def test_a_network_that_takes_its_time_for_what_the_system_has_in_its_buffer_is_no_dead_peer(size: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "rate", "buffer"),
+    [(2 * MIB, MIB, 64 * 1024), (5 * MIB, MIB, 64 * 1024), (60_000, 20_000, 2048)],
+    ids=["the ping in the system's buffer", "behind a full one", "very slow"],
+)
+def test_a_network_that_takes_its_time_for_what_the_system_has_in_its_buffer_is_no_dead_peer(
+    size: int, rate: int, buffer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tests.faults.proxy, "QUEUE", buffer)
+
     def script(c: Connection) -> None:
         c.handshake()
         c.behave(lambda data: c.close(1000) if data == "done" else None)
 
     with ScriptedServer(script) as server, FaultProxy(server.address) as proxy:
-        link = proxy.link(up=Fault(rate=MIB, piece=16 * 1024), receive_buffer=64 * 1024)
+        link = proxy.link(up=Fault(rate=rate, piece=rate // 64), receive_buffer=buffer)
         ws = bws.WebSocket(f"ws://127.0.0.1:{link.port}/", ping_interval=0.2, ping_timeout=1, compression=False)
         recorder = Recorder(ws)
         proxy.serve(link)
         recorder.wait_for("open")
         start = time.monotonic()
-        for _ in range(size // 65536):
-            ws.send(bytes(65536))
+        for _ in range(20):
+            ws.send(bytes(size // 20))
         ws.send("done")
         assert recorder.closed()[-1] == ("close", 3, 1000, "", True), recorder.error
     assert time.monotonic() - start > 1.5  # longer than ping_timeout
@@ -359,6 +368,58 @@ def test_a_peer_that_pinged_much_and_is_dead_is_given_up(pings: int) -> None:
         ended.set()
     assert closed[-1] == ("close", 3, 1006, "", False)
     assert "ping_timeout" in str(recorder.error)
+
+
+def test_a_peer_that_pinged_much_and_goes_on_talking_is_alive() -> None:
+    full = threading.Event()
+    texts = [str(number) for number in range(15)]
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.wait_for(full)
+        c.send(frame(PING, "x" * 100) * 1_500)
+        for text in texts:
+            c.send_text(text)
+            c.pause(0.1)
+        c.read_until(PONG)
+        c.close(1000)
+
+    with ScriptedServer(script) as server:
+        ws = bws.WebSocket(server.url, ping_interval=0.2, ping_timeout=0.8, compression=False)
+        recorder = Recorder(ws)
+        recorder.wait_for("open")
+        fill(ws)
+        full.set()
+        assert recorder.closed()[-1] == ("close", 3, 1000, "", True), recorder.error
+    assert recorder.data == texts
+
+
+HOGGED = """
+import ctypes, sys, threading, time
+import bws
+
+ws = bws.WebSocket(sys.argv[1], ping_interval=0.5, ping_timeout=1)
+assert ws.wait_open(20)
+start = time.monotonic()
+usleep = ctypes.PyDLL(None).usleep  # which does not let go of the interpreter's lock
+while not ws.wait_closed(0.01) and time.monotonic() - start < 15:
+    usleep(300_000)
+print(ws.readyState)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="usleep() is a function of POSIX")
+def test_a_program_that_stands_still_all_the_time_notices_a_dead_peer() -> None:
+    ended = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.wait_for(ended)
+
+    with ScriptedServer(script) as server:
+        done = run_python(HOGGED, server.url)
+        ended.set()
+    assert (done.stderr, done.stdout) == ("", "3\n")
 
 
 STOPPED = """

@@ -198,6 +198,7 @@ def test_another_thread_with_the_ident_of_one_that_ran_handlers_may_wait() -> No
 
 def test_an_event_is_not_dispatched_while_it_is_dispatched() -> None:
     raised: list[BaseException] = []
+    copies: list[bws.DOMEvent] = []
 
     def again(evt: bws.DOMEvent) -> None:
         try:
@@ -210,7 +211,17 @@ def test_an_event_is_not_dispatched_while_it_is_dispatched() -> None:
         ws.addEventListener("ready", again)
         assert ws.dispatchEvent(event)
         assert ws.dispatchEvent(event)  # but it may be afterwards
+        ws.addEventListener("copy", lambda evt: copies.append(evt))
+
+        def pass_on(evt: bws.DOMEvent) -> None:
+            other = copy.copy(evt)
+            other.type = "copy"
+            ws.dispatchEvent(other)
+
+        ws.addEventListener("original", pass_on)
+        ws.dispatchEvent(bws.DOMEvent("original"))
     assert [str(exc) for exc in raised] == ["the 'ready' event is being dispatched already; make a new one"] * 2
+    assert [evt.type for evt in copies] == ["copy"]
 
 
 def test_a_listener_for_one_event_gets_one_of_two_that_come_at_the_same_time() -> None:
