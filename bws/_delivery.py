@@ -185,10 +185,12 @@ class Dispatched:
             self._batches.append((items, size))
             self._count += len(items)
             self._bytes += size
-            if self._scheduled:
-                return
+            waits = self._scheduled
             self._scheduled = True
-        self._schedule(patient=True)
+        if not waits:
+            self._schedule(patient=True)
+        elif not self._gone and self._loop_closed():
+            self.loop_gone()  # it has taken a call, and will never run it
 
     def woken(self) -> None: ...
 
@@ -246,6 +248,12 @@ class Dispatched:
                     target._abandon()
         # Nobody is there to see events: take them as they come, so that the states go on.
         self._drain()
+
+    def _loop_closed(self) -> bool:
+        """Whether `dispatch` is a method of an asyncio loop that has been closed."""
+        loop = getattr(self._dispatch, "__self__", None)
+        asyncio = sys.modules.get("asyncio")
+        return asyncio is not None and isinstance(loop, asyncio.AbstractEventLoop) and loop.is_closed()
 
     def loop_gone(self) -> None:
         """The loop behind `dispatch` runs nothing any more, not even what it has taken."""
@@ -343,7 +351,7 @@ class Dispatched:
         """Whether the caller runs on the thread that runs the handlers, as far as it is known."""
         if self._inside == threading.get_ident():
             return True
-        if self._gone or getattr(self._dispatch, "gone", False) is True:
+        if self._gone or getattr(self._dispatch, "gone", False) is True or self._loop_closed():
             return False  # no thread runs them any more
         loop = getattr(self._dispatch, "__self__", None)
         asyncio = sys.modules.get("asyncio")

@@ -16,7 +16,7 @@ import ada_url
 
 from ._proxy import parse as parse_proxy
 from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT, USER_AGENT, Address, Settings
-from ._text import brief, without_password
+from ._text import brief, mistyped
 from .errors import DOMSyntaxError, InvalidAccessError
 
 __all__ = [
@@ -64,8 +64,8 @@ def parse_url(url: str) -> Address:
         DOMSyntaxError: It cannot be parsed, has another scheme, or has a fragment.
     """
     if not isinstance(url, str):
-        raise TypeError(f"url must be a str such as 'wss://example.com/chat', not {brief(url)}")
-    shown = brief(without_password(url))
+        raise TypeError(f"url must be a str such as 'wss://example.com/chat', not {_kind(url)}")
+    shown = brief(mistyped(url))
     # 1-2. "Let urlRecord be the result of applying the URL parser to url with baseURL": a program has no base.
     try:
         record = ada_url.URL(scalar(url))
@@ -182,7 +182,7 @@ def check_settings(
         if not isinstance(ssl, _ssl.SSLContext):
             raise TypeError(f"ssl must be an ssl.SSLContext or None, not {brief(ssl)}")
         if not address.secure:
-            shown = brief(without_password(url))
+            shown = brief(mistyped(url))
             raise ValueError(f"ssl={brief(ssl)} needs a wss: URL, but {shown} is not encrypted; use wss://")
     if ping_timeout is not None and ping_interval is None:
         raise ValueError(f"ping_timeout={brief(ping_timeout)} needs ping_interval, the seconds between two pings")
@@ -207,20 +207,20 @@ def check_settings(
     )
 
 
-def check_time(option: str, value: float | None) -> float | None:
+def check_time(option: str, value: float | None, expected: str = "a positive") -> float | None:
     """A positive number of seconds, or None."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{option} must be a number of seconds or None, not {brief(value)}")
     if not 0 < value <= sys.float_info.max:  # not for NaN either
-        raise ValueError(f"{option}={brief(value)} must be a positive, finite number of seconds, or None")
+        raise ValueError(f"{option}={brief(value)} must be {expected}, finite number of seconds, or None")
     return float(value)
 
 
 def check_wait(option: str, value: float | None) -> float | None:
     """A time to wait: None (for ever), 0 (only look) or a positive number of seconds."""
-    return 0.0 if value == 0 and not isinstance(value, bool) else check_time(option, value)
+    return 0.0 if value == 0 and not isinstance(value, bool) else check_time(option, value, "0 or a positive")
 
 
 def check_dispatch(dispatch: object) -> Callable[[Callable[[], None]], object] | None:
@@ -267,7 +267,7 @@ def _check_headers(
     ):
         if value is not None:
             if name.lower() in given:
-                raise ValueError(f"headers has {name!r}, which {option}={brief(value)} sets too; give only one of them")
+                raise ValueError(f"headers has {name!r}, which {option}= sets too; give only one of them")
             _check_value(option, value)
         elif name.lower() in given:
             continue
@@ -285,42 +285,53 @@ def _pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]] | None) -> Ite
     if headers is None:
         return
     expected = "headers must be a mapping or an iterable of (name, value) pairs of str"
+    # Values are not shown: they may be secret, also where they are in the wrong place.
     if isinstance(headers, (str, bytes)) or not isinstance(headers, Iterable):
-        raise TypeError(f"{expected}, not {brief(headers)}")
+        raise TypeError(f"{expected}, not {_kind(headers)}")
     seen = set()
     for pair in headers.items() if isinstance(headers, Mapping) else headers:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise TypeError(f"{expected}; {brief(pair)} is not a pair")
+            raise TypeError(f"{expected}; {_kind(pair)} is not a pair")
         name, value = pair
         if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f"{expected}; got {brief(name)}: {brief(value)}")
+            raise TypeError(f"{expected}; got {_kind(name)} and {_kind(value)}")
         if not _TOKEN.match(name):
+            start, colon, _ = name.partition(":")
             raise ValueError(
-                f"headers: {brief(name)} is not a header name; expected letters, digits and !#$%&'*+-.^_`|~"
+                f"headers: {brief(start + colon)} is not a header name; expected letters, digits and !#$%&'*+-.^_`|~"
             )
         lower = name.lower()
         if lower in _OURS or lower.startswith("sec-websocket-"):
-            raise ValueError(f"headers: {name!r} (value {brief(value)}) belongs to the handshake and cannot be set")
+            raise ValueError(f"headers: {name!r} belongs to the handshake and cannot be set")
         if lower in seen and lower in ("host", "origin", "user-agent", "authorization"):
-            raise ValueError(f"headers: {name!r} (value {brief(value)}) is there twice; it may be sent once only")
+            raise ValueError(f"headers: {name!r} is there twice; it may be sent once only")
         seen.add(lower)
         yield name, _check_value(f"headers[{name!r}]", value)
 
 
 def _check_value(option: str, value: str) -> str:
+    secret = option not in ("origin", "user_agent")
     if not isinstance(value, str):
-        raise TypeError(f"{option} must be a str, not {brief(value)}")
-    if _CONTROL.search(value):
+        raise TypeError(f"{option} must be a str, not {_kind(value) if secret else brief(value)}")
+    shown = option if secret else f"{option}={brief(value)}"
+    if found := _CONTROL.search(value):
         raise ValueError(
-            f"{option}={brief(value)} has a control character (CR, LF, NUL ...), which would split the request"
+            f"{shown}: character {found.start() + 1} of {len(value)} is the control character {found[0]!r}, which "
+            "would split the request; was a line end read along with the value?"
         )
     try:
         value.encode("latin-1")
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"{option}={brief(value)} is not Latin-1; percent-encode or base64-encode other characters"
-        ) from None
+    except UnicodeEncodeError as exc:
+        place = f"character {exc.start + 1} of {len(value)}"
+        raise ValueError(f"{shown}: {place} is not Latin-1; percent-encode or base64-encode other characters") from None
     return value
+
+
+def _kind(value: object) -> str:
+    """What a value is, when it may be a secret."""
+    if isinstance(value, (str, bytes, tuple, list)):
+        return f"{type(value).__name__} of length {len(value)}"
+    return brief(value) if value is None or isinstance(value, (int, float)) else type(value).__name__
 
 
 def _check_proxy(proxy: bool | str | None) -> bool | str | None:
@@ -328,7 +339,7 @@ def _check_proxy(proxy: bool | str | None) -> bool | str | None:
     if proxy is None or proxy is True:
         return proxy
     if not isinstance(proxy, str):
-        raise TypeError(f"{expected}, not {brief(proxy)}")
+        raise TypeError(f"{expected}, not {_kind(proxy)}")
     try:
         parse_proxy(proxy)
     except ValueError as exc:

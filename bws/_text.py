@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["brief", "printable", "without_password"]
+__all__ = ["brief", "mistyped", "printable", "without_password"]
 
 _URL = re.compile(r"((?:\s*[A-Za-z][A-Za-z0-9+.\-]*:)?[\s/\\]*)([^/\\?#]*)(.*)", re.DOTALL)
+_SCHEME = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.\-]*:[\s/\\]*")
 _SHOWN = 40  # characters of a payload in a repr
 
 
@@ -30,3 +31,10 @@ def without_password(url: str) -> str:
     """A URL as it may be shown and logged: without what is before the ``@``, also where slashes are mistyped."""
     start, authority, rest = _URL.match(url).groups()  # type: ignore[union-attr] # it matches everything
     return f"{start}{authority.rpartition('@')[2]}{rest}"
+
+
+def mistyped(url: str) -> str:
+    """A URL that may have any mistake as it may be shown: without all that is before the last ``@``."""
+    start, at, rest = url.rpartition("@")
+    scheme = _SCHEME.match(start)
+    return f"{scheme[0] if scheme else ''}{rest}" if at else rest

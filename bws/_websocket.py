@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ssl import SSLContext
 from time import perf_counter
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _lifetime, _rules
 from ._delivery import Direct, Dispatch, Dispatched
@@ -23,12 +23,17 @@ from ._text import brief, without_password
 from .errors import InvalidStateError
 from .events import CloseEvent, DOMEvent, MessageEvent
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 __all__ = ["WebSocket"]
 
 BINARY_TYPES = ("blob", "arraybuffer")
 MAX_PING = 125  # bytes: the payload of a control frame, RFC 6455 section 5.5
 _TIDY = 0.1  # s
 _NAMES = {CONNECTING: "CONNECTING", OPEN: "OPEN", CLOSING: "CLOSING", CLOSED: "CLOSED"}
+
+_W = TypeVar("_W", bound="WebSocket")
 
 log = logging.getLogger("bws")
 _new = object.__new__
@@ -204,7 +209,7 @@ class WebSocket(EventTarget):
 
     # -- methods ----------------------------------------------------------------------------------
 
-    def send(self, data: str | bytes | bytearray | memoryview | Any) -> None:
+    def send(self, data: str | ReadableBuffer) -> None:
         """Send one message; never blocks (https://websockets.spec.whatwg.org/#dom-websocket-send).
 
         What the operating system does not take at once is queued, and counted in `bufferedAmount`.
@@ -327,7 +332,8 @@ class WebSocket(EventTarget):
         """Wait until the ``open`` handlers have been called *(bws extension)*; Ctrl-C interrupts it.
 
         Args:
-            timeout: Seconds, 0 to only look, or None for no limit beside `open_timeout`.
+            timeout: Seconds, 0 to only look, or None for no limit: with `dispatch` it waits for as long as nobody
+                runs the loop behind that, whatever `open_timeout` says of the connection.
 
         Returns:
             False when the time is up, or the connection could not be made.
@@ -364,7 +370,7 @@ class WebSocket(EventTarget):
             self._engine.tidy(_TIDY)  # who has waited finds no thread any more
         return closed
 
-    def __enter__(self) -> WebSocket:
+    def __enter__(self: _W) -> _W:
         """Wait for ``open``.
 
         Raises:

@@ -29,7 +29,7 @@ class DOMEvent:
     __slots__ = ("__dict__", "target", "timeStamp")
 
     type: str = ""
-    target: WebSocket | None
+    target: WebSocket | Any  # None until it is dispatched, which no handler has to ask for
     timeStamp: float
     error: BaseException | None = None
 

@@ -85,10 +85,15 @@ class Format:
         """Whether two messages say the same; JSON may be laid out differently."""
         if self.name == "json" and isinstance(one, str) and isinstance(other, str):
             try:
-                return bool(parse_json(one) == parse_json(other))
+                return _canonical(one) == _canonical(other)
             except ValueError:
                 return False
         return one == other
+
+
+def _canonical(text: str) -> str:
+    """One text for all that mean the same value; Python finds 1, 1.0 and true equal."""
+    return json.dumps(parse_json(text), sort_keys=True)
 
 
 def parse_json(text: str) -> Any:

@@ -240,7 +240,8 @@ class Session:
             return True
         if not self._input_over:
             return False
-        if self._answers and not self.options.has_goal and self._received >= self._sent:
+        in_turn = self._answers or self.options.latency
+        if in_turn and not self.options.has_goal and self._received >= self._sent:
             return True
         unsent = self.ws.bufferedAmount
         if unsent < self._unsent:
@@ -252,7 +253,7 @@ class Session:
         looks = [_LOOK] if os.name == "nt" or self._unsent else []
         if self._input_over:
             looks.append(max(0.0, self._news + self._patience - time.monotonic()))
-        return min(looks, default=None)
+        return min([*looks, threading.TIMEOUT_MAX]) if looks else None
 
     def _verdict(self) -> int:
         closed, failure = self._closed, self.output.failure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 import sys
+import time
 from array import array
 from pathlib import Path
 
@@ -85,6 +86,13 @@ def test_a_ping_without_an_answer_is_an_abnormal_end(echo_server: EchoServer) ->
 
 
 # --- forms of messages ---
+
+
+@pytest.mark.parametrize(("sent", "expected"), [("true", "1"), ("[0]", "[false]"), ("1", "1.0")])
+def test_json_of_another_type_is_not_what_was_expected(sent: str, expected: str) -> None:
+    status, _, err = run("--json", "-x", sent, "--expect", expected, "--wait", "0.2")
+    assert status == 4
+    assert "did not come" in err
 
 
 @pytest.mark.parametrize(
@@ -185,6 +193,16 @@ def test_latency_measures_one_message_at_a_time() -> None:
     assert (status, out) == (0, "a\nb\n" * 25)
     times = r"min \d+\.\d{3} ms, median \d+\.\d{3} ms, p95 \d+\.\d{3} ms, p99 \d+\.\d{3} ms, max \d+\.\d{3} ms"
     assert re.fullmatch(rf"bws: latency: count 50, {times}\n", err)
+
+
+def test_latency_ends_with_the_last_reply() -> None:
+    start = time.monotonic()
+    assert run("--latency", "--wait", "20", "-x", "a", "-x", "b")[:2] == (0, "a\nb\n")
+    assert time.monotonic() - start < 15
+
+
+def test_an_endless_wait_is_no_error() -> None:
+    assert run("--wait", "1e300", "-x", "a", "--count", "1") == (0, "a\n", "")
 
 
 def test_latency_without_a_reply_is_a_time_out() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -93,6 +95,28 @@ def test_waiting_on_the_thread_that_runs_the_queue_is_refused() -> None:
             ws.wait_open(TIMEOUT)
         ws.close()
         assert events.run_until(lambda: ws.readyState == bws.WebSocket.CLOSED, TIMEOUT)
+
+
+WRONG: list[tuple[Callable[[bws.dispatch.Queue], object], type[Exception], str]] = [
+    (lambda events: events.run_pending(1.5), TypeError, "max_events"),  # type: ignore[arg-type]
+    (lambda events: events.run_pending("1"), TypeError, "max_events"),  # type: ignore[arg-type]
+    (lambda events: events.run_pending(True), TypeError, "max_events"),
+    (lambda events: events.run_until(bool, math.nan), ValueError, "timeout=nan must be 0 or a positive"),
+    (lambda events: events.run_until(bool, math.inf), ValueError, "timeout=inf"),
+    (lambda events: events.run_until(bool, -1), ValueError, "timeout=-1"),
+    (lambda events: events.run_until(bool, 10**400), ValueError, "timeout="),
+    (lambda events: events.run_until(bool, "1"), TypeError, "timeout"),  # type: ignore[arg-type]
+    (lambda events: events.run_until(bool, True), TypeError, "timeout"),
+    (lambda events: events("no callable"), TypeError, "call must be a callable"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize("number", range(len(WRONG)))
+def test_a_wrong_argument_is_named(number: int) -> None:
+    call, error, message = WRONG[number]
+    with pytest.raises(error) as caught:
+        call(bws.dispatch.Queue())
+    assert message in str(caught.value)
 
 
 def test_a_negative_number_of_events_is_refused() -> None:

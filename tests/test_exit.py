@@ -103,6 +103,30 @@ assert ws.bufferedAmount
     assert seen.close == (1001, "")
 
 
+def test_a_socket_that_is_just_being_made_keeps_no_other_from_its_end() -> None:
+    body = """
+ws = bws.WebSocket(urls[0])
+assert ws.wait_open(20)
+start, starting, go_on = threading.Thread.start, threading.Event(), threading.Event()
+def slow_start(thread):
+    if thread.name.startswith("bws ws"):
+        starting.set()
+        go_on.wait(20)
+    start(thread)
+threading.Thread.start = slow_start
+threading.Thread(target=bws.WebSocket, args=urls, daemon=True).start()
+assert starting.wait(20)
+for n in range(4):
+    ws.send(bytes([n]) * (2 << 20))
+"""
+    with ScriptedServer(Connection.handshake, receive_buffer=4096) as server:
+        done = run(body, server.url)
+        seen = server.result()
+    check(done)
+    assert seen.messages == [bytes([n]) * (2 << 20) for n in range(4)]
+    assert seen.close == (1001, "")
+
+
 def test_a_socket_the_program_has_closed_keeps_its_own_code() -> None:
     with ScriptedServer(Connection.handshake) as server:
         done = run("ws = bws.WebSocket(urls[0]); ws.wait_open(20); ws.close(3000, 'mine')", server.url)

@@ -154,6 +154,14 @@ def constructing(loop: asyncio.AbstractEventLoop) -> None:
     bws.WebSocket()  # type: ignore[call-arg]
 
 
+class Chat(bws.WebSocket):
+    room = "lobby"
+
+
+def to_target(evt: bws.MessageEvent) -> None:
+    evt.target.send("to the socket")
+
+
 def using(ws: bws.WebSocket) -> None:
     """Everything else."""
     ws.send("text")
@@ -161,6 +169,13 @@ def using(ws: bws.WebSocket) -> None:
     ws.send(bytearray(1))
     ws.send(memoryview(b""))
     ws.send(array.array("B"))
+    ws.send(5)  # type: ignore[arg-type]
+    ws.send(None)  # type: ignore[arg-type]
+    ws.send({"a": 1})  # type: ignore[arg-type]
+    ws.bind("message", lambda evt: evt.target.send(evt.data))
+    with Chat("ws://x") as chat:
+        assert_type(chat, Chat)
+        assert_type(chat.room, str)
     ws.ping()
     ws.ping(b"x", lambda seconds: print(seconds * 1000))
     ws.ping("x")  # type: ignore[arg-type]

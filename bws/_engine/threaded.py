@@ -212,6 +212,8 @@ class ThreadedEngine:
         return threading.get_ident() == self._thread.ident and self._thread.is_alive()
 
     def join(self, timeout: float) -> bool:
+        if self._thread.ident is None:
+            return False  # another thread is about to start it
         self._thread.join(timeout)
         return not self._thread.is_alive()
 

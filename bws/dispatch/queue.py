@@ -7,7 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from .._rules import check_wait
 from .._system import Condition, capped
+from .._text import brief
 
 __all__ = ["Queue"]
 
@@ -40,7 +42,13 @@ class Queue:
         self.thread_ident = threading.get_ident()
 
     def __call__(self, call: Callable[[], object]) -> None:
-        """Take a callable to run; may be called from any thread."""
+        """Take a callable to run; may be called from any thread.
+
+        Raises:
+            TypeError: It is not callable.
+        """
+        if not callable(call):
+            raise TypeError(f"call must be a callable that takes no argument, not {brief(call)}")
         with self._lock:
             self._calls.append(call)
             self._arrived.notify_all()
@@ -64,10 +72,13 @@ class Queue:
             How many were delivered.
 
         Raises:
+            TypeError: `max_events` is no int.
             ValueError: `max_events` is negative.
         """
+        if max_events is not None and (isinstance(max_events, bool) or not isinstance(max_events, int)):
+            raise TypeError(f"max_events must be a number of events (int) or None, not {brief(max_events)}")
         if max_events is not None and max_events < 0:
-            raise ValueError(f"max_events={max_events!r} must be 0, a positive number of events, or None")
+            raise ValueError(f"max_events={brief(max_events)} must be 0, a positive number of events, or None")
         self.thread_ident = threading.get_ident()
         before, self._left = self._left, max_events
         start = self._done
@@ -91,8 +102,13 @@ class Queue:
 
         Returns:
             Whether `predicate` was true before the time was up.
+
+        Raises:
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is negative or not finite.
         """
-        end = None if timeout is None else time.monotonic() + timeout
+        limit = check_wait("timeout", timeout)
+        end = None if limit is None else time.monotonic() + limit
         while not predicate():
             if self._calls:
                 self.run_pending(1)  # may return 0 and yet have called handlers: events that were held do not count

@@ -42,7 +42,38 @@ BACKLOG = 1024  # connections that may wait for accept()
 # Two 16-bit numbers on Windows, two ints elsewhere: lingering is on, for 0 seconds, so that closing resets.
 _LINGER_0 = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
+# Whose values are no secrets, in a request or an answer.
+_SHOWN = frozenset(
+    [
+        "host",
+        "upgrade",
+        "connection",
+        "user-agent",
+        "origin",
+        "date",
+        "server",
+        "content-type",
+        "content-length",
+        "sec-websocket-key",
+        "sec-websocket-version",
+        "sec-websocket-extensions",
+        "sec-websocket-protocol",
+        "sec-websocket-accept",
+    ]
+)
+
+
+def without_secrets(record: logging.LogRecord) -> bool:
+    """Take the values of other header fields out of what websockets logs: names and values, one field a record."""
+    if isinstance(record.args, tuple) and len(record.args) == 2 and str(record.msg)[1:] == " %s: %s":
+        name, _ = record.args
+        if str(name).lower() not in _SHOWN:
+            record.args = (name, "...")
+    return True
+
+
 _log = logging.getLogger("bws.testing")
+_log.addFilter(without_secrets)
 _log.addHandler(logging.NullHandler())  # else logging prints the errors of bad handshakes to stderr
 
 

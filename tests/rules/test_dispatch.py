@@ -7,12 +7,14 @@ import gc
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import bws
+from bws.testing import EchoServer
 from tests.conftest import TIMEOUT, Mode, Recorder
 from tests.wire.frames import PING, PONG, TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
@@ -67,6 +69,29 @@ def test_asyncio_runs_handlers_and_hears_of_exceptions() -> None:
     with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "hello") + close_frame())) as server:
         asyncio.run(main())
     assert seen == [True, "from a handler", "hello"]
+
+
+@pytest.mark.parametrize("who", ["the server", "the program"])
+def test_a_loop_that_is_closed_with_a_call_in_it_ends_the_connection(who: str) -> None:
+    loop = asyncio.new_event_loop()
+    opened = loop.create_future()
+    with EchoServer(echo=False) as server:
+        ws = bws.WebSocket(server.url, dispatch=loop.call_soon_threadsafe)
+        ws.bind("open", lambda: opened.set_result(None))
+        loop.run_until_complete(opened)
+        server.send("while the loop rests")
+        delivery: Any = ws._delivery
+        end = time.monotonic() + TIMEOUT
+        while not delivery._scheduled:
+            assert time.monotonic() < end
+            time.sleep(0.001)
+        loop.close()
+        if who == "the server":
+            server.close(4000)
+        else:
+            ws.close()
+        assert ws.wait_closed(TIMEOUT)
+        assert ws.readyState == 3
 
 
 def test_a_close_before_open_was_run_ends_the_connection() -> None:

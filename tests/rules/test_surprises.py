@@ -281,7 +281,7 @@ class Broken:
 def test_a_value_that_cannot_be_shown_is_named_by_its_type() -> None:
     with ScriptedServer(greet) as server, bws.WebSocket(server.url) as ws:
         with pytest.raises(TypeError, match="Broken"):
-            ws.send(Broken())
+            ws.send(Broken())  # type: ignore[arg-type]
         with pytest.raises(bws.InvalidAccessError, match="int"):
             ws.close(10**5000)
         view = memoryview(b"x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -309,3 +310,20 @@ def test_protocol_errors_of_a_client_end_only_its_own_connection(echo_server: Ec
         assert reads_to_the_end(bad)
         good.send("unharmed")
         assert good.recv(TIMEOUT) == "unharmed"
+
+
+def test_what_may_be_a_secret_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "bws.testing")
+    headers = {"Authorization": "Basic s3cret", "Cookie": "id=s3cret", "X-Api-Key": "s3cret"}
+    with EchoServer() as server:
+        server.refuse(401, {"Set-Cookie": "id=s3cret"}, times=1)
+        with pytest.raises(InvalidStatus):
+            connect(server.url, additional_headers=headers)
+        with connect(server.url, additional_headers=headers, subprotocols=[Subprotocol("chat")]) as client:
+            client.send("hello")
+            assert client.recv() == "hello"
+        assert server.headers["X-Api-Key"] == "s3cret"
+    lines = [record.getMessage() for record in caplog.records if record.name == "bws.testing"]
+    assert {"< Authorization: ...", "< Cookie: ...", "< X-Api-Key: ...", "> Set-Cookie: ..."} <= set(lines)
+    assert "< Sec-WebSocket-Protocol: chat" in lines
+    assert not [line for line in lines if "s3cret" in line]
