@@ -30,8 +30,9 @@ def qt() -> Adapter:
         ws = bws.WebSocket(url, dispatch=bws.dispatch.qt())
 
     When the application quits, delivery ends quietly and the sockets are closed with code 1001. An exception in a
-    handler goes to ``sys.excepthook``. Events are delivered while Qt runs an event loop, that of a dialog too; a
-    flood of them leaves time for timers and painting.
+    handler goes to ``sys.excepthook``. Events are delivered while Qt runs an event loop, that of a dialog too, but
+    those of a socket not while a handler of its own has opened one: they come one at a time. A flood of them leaves
+    time for timers and painting.
 
     Returns:
         What to give to ``dispatch=``; any number of sockets may share it.

@@ -35,7 +35,8 @@ def tk(widget: tkinter.Misc) -> Adapter:
 
     When the widget is destroyed, delivery ends quietly and the socket is closed with code 1001. An exception in a
     handler goes to the root's ``report_callback_exception``. Events are delivered while Tk runs its loop, in
-    ``mainloop``, ``update``, dialogs; a flood of them leaves time for timers and drawing.
+    ``mainloop``, ``update``, dialogs, but those of a socket not while a handler of its own has opened one: they come
+    one at a time. A flood of them leaves time for timers and drawing.
 
     Args:
         widget: The window, or any widget in it, that the sockets belong to.

@@ -260,7 +260,17 @@ def test_a_program_may_hang_its_data_on_the_socket_and_cannot_copy_it() -> None:
             pickle.dumps(ws)
 
 
-MISTYPED = ["ws:/u:secret@h:bad", "ws:\\\\u:secret@h:bad", "ws://u:secret@h:bad/", " ws:u:secret@h:bad"]
+MISTYPED = [
+    "ws:/u:secret@h:bad",
+    "ws:\\\\u:secret@h:bad",
+    "ws://u:secret@h:bad/",
+    " ws:u:secret@h:bad",
+    "ws//u:secret@h:bad",
+    "ws://u:#secret@h:bad",
+    "ws://u:1#secret@h:bad",
+    "ws://u:secret/@h:bad",
+    "ws://u:secret?@h:bad",
+]
 
 
 @pytest.mark.parametrize("url", MISTYPED)
