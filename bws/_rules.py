@@ -6,7 +6,6 @@ import base64
 import contextlib
 import re
 import ssl as _ssl
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import Any, cast
@@ -15,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 import ada_url
 
 from ._proxy import parse as parse_proxy
-from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT, USER_AGENT, Address, Settings
+from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT, USER_AGENT, Address, Settings, check_time
 from ._text import brief, mistyped
 from .errors import DOMSyntaxError, InvalidAccessError
 
@@ -205,22 +204,6 @@ def check_settings(
         max_size=max_size,
         compression=compression,
     )
-
-
-def check_time(option: str, value: float | None, expected: str = "a positive") -> float | None:
-    """A positive number of seconds, or None."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{option} must be a number of seconds or None, not {brief(value)}")
-    if not 0 < value <= sys.float_info.max:  # not for NaN either
-        raise ValueError(f"{option}={brief(value)} must be {expected}, finite number of seconds, or None")
-    return float(value)
-
-
-def check_wait(option: str, value: float | None) -> float | None:
-    """A time to wait: None (for ever), 0 (only look) or a positive number of seconds."""
-    return 0.0 if value == 0 and not isinstance(value, bool) else check_time(option, value, "0 or a positive")
 
 
 def check_dispatch(dispatch: object) -> Callable[[Callable[[], None]], object] | None:

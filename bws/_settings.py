@@ -1,13 +1,15 @@
-"""The checked arguments of one WebSocket, as the engine takes them."""
+"""The checked arguments of one WebSocket, as the engine takes them, and the rule for times."""
 
 from __future__ import annotations
 
 import ssl
+import sys
 from typing import NamedTuple
 
+from ._text import brief
 from ._version import __version__
 
-__all__ = ["Address", "Settings"]
+__all__ = ["Address", "Settings", "check_time", "check_wait"]
 
 OPEN_TIMEOUT = 30.0  # s, from the constructor to open
 CLOSE_TIMEOUT = 10.0  # s, from close() to the peer's close frame; Chromium has 60
@@ -60,3 +62,19 @@ class Settings(NamedTuple):
     ping_timeout: float | None = None
     max_size: int | None = MAX_SIZE
     compression: bool = True
+
+
+def check_time(option: str, value: float | None, expected: str = "a positive") -> float | None:
+    """A positive number of seconds, or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{option} must be a number of seconds or None, not {brief(value)}")
+    if not 0 < value <= sys.float_info.max:  # not for NaN either
+        raise ValueError(f"{option}={brief(value)} must be {expected}, finite number of seconds, or None")
+    return float(value)
+
+
+def check_wait(option: str, value: float | None) -> float | None:
+    """A time to wait: None (for ever), 0 (only look) or a positive number of seconds."""
+    return 0.0 if value == 0 and not isinstance(value, bool) else check_time(option, value, "0 or a positive")

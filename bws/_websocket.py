@@ -15,7 +15,7 @@ from ._delivery import Direct, Dispatch, Dispatched
 from ._engine import supported, threaded_engine
 from ._engine.interface import CloseFrame, Item, Opened, Pong
 from ._handler import one_argument
-from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT
+from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT, check_wait
 from ._state import CLOSED, CLOSING, CONNECTING, OPEN, Ending, Fact, Verdict, judge, step
 from ._system import Condition
 from ._target import EventTarget
@@ -325,7 +325,7 @@ class WebSocket(EventTarget):
             TypeError: `timeout` is not a number.
             ValueError: `timeout` is negative or not finite.
         """
-        limit = _rules.check_wait("timeout", timeout)
+        limit = check_wait("timeout", timeout)
         return self._engine.flush(limit) and self.bufferedAmount == 0 and not self._refused
 
     def wait_open(self, timeout: float | None = None) -> bool:
@@ -343,7 +343,7 @@ class WebSocket(EventTarget):
             TypeError: `timeout` is not a number.
             ValueError: `timeout` is negative or not finite.
         """
-        limit = _rules.check_wait("timeout", timeout)
+        limit = check_wait("timeout", timeout)
         self._refuse_on_handler_thread("wait_open")
         self._wait(lambda: (self._open_done or self._close_done) and self._paid(), limit)
         return self._open_done
@@ -363,7 +363,7 @@ class WebSocket(EventTarget):
             TypeError: `timeout` is not a number.
             ValueError: `timeout` is negative or not finite.
         """
-        limit = _rules.check_wait("timeout", timeout)
+        limit = check_wait("timeout", timeout)
         self._refuse_on_handler_thread("wait_closed")
         closed = self._wait(lambda: self._close_done and self._paid(), limit)
         if closed and limit != 0:

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from .._rules import check_wait
+from .._settings import check_wait
 from .._system import Condition, capped
 from .._text import brief
 
