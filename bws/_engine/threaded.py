@@ -574,14 +574,16 @@ class ThreadedEngine:
             progress = self._outbox.progress
             if not self._outbox.waiting or progress != self._pinged:
                 # Else the one before waits still, behind what the peer does not read.
-                first = timeout is not None and self._pong_due is None and self._sock is not None
+                first = timeout is not None and self._pong_due is None
                 if first and self._sock is not None:
                     self._acknowledged, left, _ = acknowledged(self._sock)
                     self._ping_taken = self._acknowledged + left
                 self.send(PING, self._keepalive, message=False)
                 self._pinged = progress if self._outbox.waiting else -1
-                if first and self._outbox.waiting:
-                    self._ping_end, self._ping_taken = self._outbox.stream()[1], None
+                if first:
+                    self._ping_end = self._outbox.stream()[1]
+                    if self._outbox.waiting:
+                        self._ping_taken = None
             self._next_ping = now + interval
             if timeout is not None and self._pong_due is None:
                 self._pong_due = (max(now, self._indulgent_until) + timeout, self._arrivals)
