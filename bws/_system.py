@@ -280,7 +280,7 @@ def acknowledged(sock: socket.socket) -> tuple[int, int, float]:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
         left = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
         ago, acked = _TCP_INFO.unpack(info)
-    except (OSError, struct_error):  # the connection is over, or the system an older one
+    except (OSError, ValueError, struct_error):  # the connection is over, or the system an older one
         return 0, 0, 0.0
     return acked, int.from_bytes(left, sys.byteorder), ago / 1000
 

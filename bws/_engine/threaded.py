@@ -36,7 +36,7 @@ ANSWERS = 0.25  # s that handlers have for their answers to what came before a v
 LINGER = 2.0  # s that the peer has to end TCP when the closing handshake is done, or the connection failed
 BACKOFF = 120.0  # s that TCP waits at most before it sends again what did not arrive
 LATE = 0.1  # s that a timer may be late before it means that this program stood still
-BEYOND = 16 * 1024 * 1024  # bytes behind a ping that a peer may have taken into its buffers before it comes to the ping
+BEYOND = 16 * 1024 * 1024  # bytes behind a frame that a peer may have in its buffers before it comes to that frame
 
 log = logging.getLogger("bws")
 
@@ -48,6 +48,47 @@ if hasattr(os, "register_at_fork"):
     )
 
 
+class Trail:
+    """What is before a frame of ours that wants an answer: while the peer takes that, the answer cannot be there yet.
+
+    The frame may wait in the outbox; then, on Linux, in the system's buffer, behind bytes that the peer's system has
+    not acknowledged. Made before the frame is sent; elsewhere than on Linux it knows of the outbox only.
+    """
+
+    __slots__ = ("_acknowledged", "_end", "_goal", "_outbox", "_sock")
+
+    def __init__(self, sock: socket.socket, outbox: Outbox) -> None:
+        self._sock, self._outbox = sock, outbox
+        self._acknowledged, left, _ = acknowledged(sock)  # of all bytes of TCP
+        self._goal: int | None = self._acknowledged + left  # where the frame is among them; None: not there yet
+        self._end = 0  # where it ends in the stream of the outbox
+
+    def sent(self) -> None:
+        """The frame was sent, or queued."""
+        self._end = self._outbox.stream()[1]
+        if self._outbox.waiting:
+            self._goal = None
+
+    def followed(self) -> bool:
+        """The outbox went on; whether who took that may not have come to the frame yet.
+
+        That was so in any case until the frame was out, and for a while after: what goes out makes place for more.
+        """
+        gone = self._outbox.stream()[0]
+        if self._goal is None and gone >= self._end:
+            self._acknowledged, left, _ = acknowledged(self._sock)
+            self._goal = self._acknowledged + left
+        return gone <= self._end + BEYOND
+
+    def taken(self, now: float) -> float | None:
+        """When the peer's system last took something that is before the frame, if it did since the last look."""
+        before = self._acknowledged
+        if self._goal is not None and before >= self._goal:
+            return None
+        self._acknowledged, _, ago = acknowledged(self._sock)
+        return now - ago if self._acknowledged > before else None
+
+
 class ThreadedEngine:
     """See `interface.Engine`.
 
@@ -57,9 +98,9 @@ class ThreadedEngine:
 
     __slots__ = (
         "_accepted",
-        "_acknowledged",
         "_arrivals",
         "_changed",
+        "_close",
         "_close_due",
         "_closing",
         "_draining",
@@ -74,8 +115,7 @@ class ThreadedEngine:
         "_outbox",
         "_patience",
         "_peer_close",
-        "_ping_end",
-        "_ping_taken",
+        "_ping",
         "_pinged",
         "_pings",
         "_polls_write",
@@ -126,8 +166,8 @@ class ThreadedEngine:
         self._keepalive = os.urandom(8)  # payload of our own pings: tells their pongs from those of the program's
         self._pinged = -1  # progress of the outbox when our last ping had to wait in it
         self._pong_due: tuple[float, int] | None = None  # when, and the arrivals before the ping
-        self._ping_end = self._acknowledged = 0  # see _goes_out
-        self._ping_taken: int | None = 0
+        self._ping: Trail | None = None  # of the ping whose pong is due
+        self._close: Trail | None = None  # of our close frame
         self._excused = 0.0  # s that a timer was late and the peer was not blamed for
         self._reads, self._changed = True, 0.0  # whether anything is read, and since when; see _note_reading
         self._indulgent_until = 0.0  # until then the peer may be silent without fault
@@ -179,9 +219,13 @@ class ThreadedEngine:
         timeout = self._settings.close_timeout
         if timeout is not None and not self._outbox.closed:
             self._progress = self._outbox.progress
+            sock = self._sock
+            self._close = None if sock is None else Trail(sock, self._outbox)
             self._close_due = time.monotonic() + timeout
         try:
             self.send(CLOSE, close_payload(code, reason), message=False)
+            if self._close is not None:
+                self._close.sent()
         finally:
             self.wake()
 
@@ -528,17 +572,30 @@ class ThreadedEngine:
                 self._close_due = now + settings.close_timeout
             if self._draining is not None:
                 self._draining = now + LINGER
-            if self._pong_due is not None:
-                self._goes_out(now)
+            if self._close is not None:
+                self._close.followed()
+            if self._ping is not None and self._ping.followed():
+                self._wait_longer(now)
         if self._draining is not None and now >= self._draining:
             self._draining = None
             if self._peer_close is not None:
                 self._finish(Ending(*self._peer_close))
         elif self._close_due is not None and now >= self._close_due and self._peer_close is None:
-            limit = f"close_timeout={settings.close_timeout:g} s"
-            self._finish(Ending(error=TimeoutError(f"the server did not answer the close frame within {limit}")))
+            self._end_closing(now)
         if self._next_ping is not None and self._ending is None:
             self._keep_alive(now, self._next_ping)
+
+    def _end_closing(self, now: float) -> None:
+        """The time for the peer's close frame is up, unless it had something to take before ours."""
+        timeout = self._settings.close_timeout
+        start = None if self._close is None else self._close.taken(now)
+        if timeout is None:
+            self._close_due = None
+        elif start is not None and start + timeout > now:
+            self._close_due = start + timeout
+        else:
+            error = TimeoutError(f"the server did not answer the close frame within close_timeout={timeout:g} s")
+            self._finish(Ending(error=error))
 
     def _keep_alive(self, now: float, next_ping: float) -> None:
         interval, timeout = self._settings.ping_interval, self._settings.ping_timeout
@@ -562,7 +619,7 @@ class ThreadedEngine:
                 pass
             elif self._hears_something(arrivals):
                 self._pong_due = None
-            elif (start := self._took(now)) is not None:
+            elif self._ping is not None and (start := self._ping.taken(now)) is not None:
                 self._wait_longer(start)
             else:
                 limit = f"ping_timeout={timeout:g} s"
@@ -576,14 +633,11 @@ class ThreadedEngine:
                 # Else the one before waits still, behind what the peer does not read.
                 first = timeout is not None and self._pong_due is None
                 if first and self._sock is not None:
-                    self._acknowledged, left, _ = acknowledged(self._sock)
-                    self._ping_taken = self._acknowledged + left
+                    self._ping = Trail(self._sock, self._outbox)
                 self.send(PING, self._keepalive, message=False)
                 self._pinged = progress if self._outbox.waiting else -1
-                if first:
-                    self._ping_end = self._outbox.stream()[1]
-                    if self._outbox.waiting:
-                        self._ping_taken = None
+                if first and self._ping is not None:
+                    self._ping.sent()
             self._next_ping = now + interval
             if timeout is not None and self._pong_due is None:
                 self._pong_due = (max(now, self._indulgent_until) + timeout, self._arrivals)
@@ -595,27 +649,6 @@ class ThreadedEngine:
         if self._pong_due is not None and timeout is not None:
             due, arrivals = self._pong_due
             self._pong_due = max(due, start + timeout), arrivals
-
-    # Where our ping is: it may wait in the outbox, up to `_ping_end` of its stream; then, on Linux, in the system's
-    # buffer, behind `_ping_taken` of all bytes of TCP. Of those the peer's system had `_acknowledged` when we looked
-    # last.
-
-    def _goes_out(self, now: float) -> None:
-        """The outbox went on: whoever takes what is before our ping, and somewhat more, comes to the ping."""
-        gone = self._outbox.stream()[0]
-        if gone <= self._ping_end + BEYOND:
-            self._wait_longer(now)
-        if gone >= self._ping_end and self._ping_taken is None and self._sock is not None:
-            self._acknowledged, left, _ = acknowledged(self._sock)
-            self._ping_taken = self._acknowledged + left
-
-    def _took(self, now: float) -> float | None:
-        """When the peer's system last took something that is before our ping, if it did since the last look."""
-        before = self._acknowledged
-        if self._sock is None or (self._ping_taken is not None and before >= self._ping_taken):
-            return None
-        self._acknowledged, _, ago = acknowledged(self._sock)
-        return now - ago if self._acknowledged > before else None
 
     def _note_reading(self, reads: bool) -> None:
         """With _io held: reading pauses, or goes on."""
@@ -708,7 +741,8 @@ class ThreadedEngine:
         self._outbox.close()
         sock, self._sock = self._sock, None
         if sock is not None:
-            sock.close()
+            with contextlib.suppress(OSError):  # EIO, say; it is closed all the same
+                sock.close()
 
 
 class _Nobody:

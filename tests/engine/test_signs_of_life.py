@@ -311,6 +311,38 @@ def test_a_network_that_takes_its_time_for_what_the_system_has_in_its_buffer_is_
     assert time.monotonic() - start > 1.5  # longer than ping_timeout
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what the peer's system has acknowledged")
+@pytest.mark.parametrize("size", [2 * MIB, 5 * MIB], ids=["all in the system's buffer", "more than that"])
+def test_a_network_that_takes_its_time_loses_nothing_that_was_sent_before_close(size: int) -> None:
+    with ScriptedServer(Connection.handshake) as server, FaultProxy(server.address) as proxy:
+        link = proxy.link(up=Fault(rate=MIB, piece=16 * 1024), receive_buffer=64 * 1024)
+        ws = bws.WebSocket(f"ws://127.0.0.1:{link.port}/", close_timeout=1, compression=False)
+        recorder = Recorder(ws)
+        proxy.serve(link)
+        recorder.wait_for("open")
+        for _ in range(20):
+            ws.send(bytes(size // 20))
+        ws.close(3000, "done")
+        assert recorder.closed()[-1] == ("close", 3, 3000, "done", True)
+        assert [len(message) for message in server.result().messages] == [size // 20] * 20
+
+
+def test_a_peer_that_takes_all_and_does_not_answer_close_is_cut() -> None:
+    def script(c: Connection) -> None:
+        c.handshake()
+        while c.sock.recv(65536):
+            time.sleep(0.001)
+
+    with ScriptedServer(script) as server:
+        ws = bws.WebSocket(server.url, close_timeout=0.5, compression=False)
+        recorder = Recorder(ws)
+        recorder.wait_for("open")
+        for _ in range(20):
+            ws.send(bytes(MIB // 10))
+        ws.close()
+        assert recorder.closed()[-1] == ("close", 3, 1006, "", False)
+
+
 def test_a_peer_that_only_takes_is_given_up_in_the_end() -> None:
     """As a proxy does when what is behind it is dead."""
 

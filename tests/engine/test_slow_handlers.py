@@ -220,7 +220,7 @@ def test_a_socket_that_cannot_be_closed_takes_no_other_with_it(hold: Hold, monke
 
     def failing(sock: socket.socket) -> None:
         close(sock)
-        if threading.current_thread().name == "bws relief":
+        if threading.current_thread().name == "bws relief" and not failed.is_set():
             failed.set()
             raise OSError(errno.EIO, "Input/output error")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
@@ -166,6 +167,7 @@ RULES = [
 ]  # fmt: skip
 
 
+@pytest.mark.timeout(240)  # it computes for ten seconds, and others may want the machine too
 def test_the_streams_break_every_rule_and_many_break_none() -> None:
     seen: dict[str, int] = dict.fromkeys([*RULES, "fine", "closed"], 0)
 

@@ -186,7 +186,7 @@ def test_another_thread_with_the_ident_of_one_that_ran_handlers_may_wait() -> No
 
     with ScriptedServer(Connection.echo) as server:
         ws = bws.WebSocket(server.url, dispatch=calls.put)
-        for target in [run_handlers] + [wait] * 20:
+        for target in [run_handlers] + [wait] * 200:
             thread = threading.Thread(target=target)
             thread.start()
             thread.join(TIMEOUT)
