@@ -158,10 +158,12 @@ def test_system_exit_of_one_handler_does_not_keep_the_others_from_running() -> N
 
 
 def test_system_exit_where_dispatch_runs_things_at_once_ends_the_socket() -> None:
-    with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "hello"))) as server:
+    gate = threading.Event()  # what came before bind() would be delivered in there, and leave through it
+    with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "hello")), gate=gate) as server:
         recorder = Recorder(
             bws.WebSocket(server.url, dispatch=lambda call: call()), {"message": lambda *_: sys.exit(3)}
         )
+        gate.set()
         assert recorder.closed()[-1][:2] == ("close", 3)
         assert server.result().close == (1001, "")
 
