@@ -86,14 +86,20 @@ class Format:
         if self.name == "json" and isinstance(one, str) and isinstance(other, str):
             try:
                 return _canonical(one) == _canonical(other)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return False
         return one == other
 
 
 def _canonical(text: str) -> str:
-    """One text for all that mean the same value; Python finds 1, 1.0 and true equal."""
-    return json.dumps(parse_json(text), sort_keys=True)
+    """One text for all that mean the same value: 1 and 1.0 do, and true, which Python finds equal too, does not."""
+    parse_json(text)
+    return json.dumps(json.loads(text, parse_float=_number), sort_keys=True)
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def parse_json(text: str) -> Any:

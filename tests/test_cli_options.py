@@ -88,7 +88,11 @@ def test_a_ping_without_an_answer_is_an_abnormal_end(echo_server: EchoServer) ->
 # --- forms of messages ---
 
 
-@pytest.mark.parametrize(("sent", "expected"), [("true", "1"), ("[0]", "[false]"), ("1", "1.0")])
+def test_json_may_write_a_number_in_another_way() -> None:
+    assert run("--json", "-x", '{"a": 1, "b": [2e1]}', "--expect", '{"b": [20], "a": 1.0}')[0] == 0
+
+
+@pytest.mark.parametrize(("sent", "expected"), [("true", "1"), ("[0]", "[false]"), ("1", "1.5")])
 def test_json_of_another_type_is_not_what_was_expected(sent: str, expected: str) -> None:
     status, _, err = run("--json", "-x", sent, "--expect", expected, "--wait", "0.2")
     assert status == 4
