@@ -49,6 +49,9 @@ class Target(Protocol):
     def _deliver_held(self) -> None:
         """Deliver what was held for handlers that are bound now."""
 
+    def _paid(self) -> bool:
+        """Whether handlers that were bound late have got what was held for them; a look without the lock."""
+
     def _holds_messages(self) -> bool:
         """Whether messages are held that may yet get a handler."""
 
@@ -319,13 +322,15 @@ class Dispatched:
                 spend(len(items) - allowed)
             if items:
                 target._take(items)
-            elif not self._next():
+            elif not self._next(target):
                 return False
+            elif not target._paid():
+                target._deliver_held()
             if time.perf_counter() > end and not self._gone:
                 return True
 
-    def _next(self) -> bool:
-        """Go to the next batch, if there is one."""
+    def _next(self, target: Target) -> bool:
+        """Go to the next batch, if there is one; whether there is, or a handler was bound that is owed something."""
         with self._lock:
             congested = self.congested()
             self._count -= self._sizes[0]
@@ -335,7 +340,8 @@ class Dispatched:
                 self._current, self._sizes = iter(items), (len(items), size)
             else:
                 self._sizes = (0, 0)
-                self._scheduled = False
+                # Who bound a handler before this found that the drain was scheduled, and left it to that.
+                self._scheduled = not target._paid()
             more = self._scheduled
             relieved = congested and not self.congested()
         if relieved:

@@ -86,6 +86,7 @@ class EventTarget:
         "_held_bytes",
         "_listeners",
         "_lock",
+        "_now",
         "_only",
         "_warned",
     )
@@ -108,6 +109,7 @@ class EventTarget:
         self._flush = False  # whether there are any: one look instead of a lock
         # The single handler of messages, when a message needs nothing but to be handed to it: one look per message.
         self._only: Callable[[Any], object] | None = None
+        self._now: DOMEvent | None = None  # the event of the network that handlers are being called with
         self._warned = False
 
     # -- binding ----------------------------------------------------------------------------------
@@ -192,6 +194,7 @@ class EventTarget:
     def removeEventListener(self, type: str, listener: Handler) -> None:
         """Remove one registration of `listener`; one that is not there is no error.
 
+        What was set as ``on<type>`` stays, as in the browser.
         See https://dom.spec.whatwg.org/#dom-eventtarget-removeeventlistener. May be called from any thread.
 
         Args:
@@ -205,7 +208,7 @@ class EventTarget:
         found: list[Listener] = []
 
         def first(candidate: Listener) -> bool:
-            if not found and same(candidate.fn, listener):
+            if not found and same(candidate.fn, listener) and candidate is not self._attributes.get(type):
                 found.append(candidate)
             return candidate in found
 
@@ -224,12 +227,13 @@ class EventTarget:
 
         Raises:
             TypeError: It is not a `DOMEvent`.
-            InvalidStateError: A `dispatchEvent` is under way with it.
+            InvalidStateError: It is being dispatched: its handlers have not all returned.
         """
         if not isinstance(event, DOMEvent):
             raise TypeError(f"event must be a bws.DOMEvent such as DOMEvent('ready'), not {brief(event)}")
         flag = object()
-        if _dispatching.setdefault(id(event), flag) is not flag:
+        delivered = isinstance(event.target, EventTarget) and event.target._now is event
+        if delivered or _dispatching.setdefault(id(event), flag) is not flag:
             raise InvalidStateError(f"the {event.type!r} event is being dispatched already; make a new one")
         try:
             self._call(self._listeners.get(event.type, ()), event)
@@ -343,8 +347,7 @@ class EventTarget:
             listeners = self._listeners.get(event.type, ())
             if self._flush:
                 self._deliver_held()
-            if self._wanted(event):
-                self._call(listeners, event)
+            self._deliver(listeners, event)
             return
         if overflow:  # said without the lock: a logging handler may do anything
             log.warning(
@@ -353,13 +356,22 @@ class EventTarget:
                 HELD_BYTES >> 20,
             )
 
+    def _deliver(self, listeners: tuple[Listener, ...], event: DOMEvent) -> None:
+        """Deliver an event of the network, unless a handler before it has destroyed the window, say."""
+        if self._wanted(event):
+            self._now = event
+            try:
+                self._call(listeners, event)
+            finally:
+                self._now = None
+
     def _held_one_more(self, held: list[DOMEvent], event: DOMEvent) -> bool:
         """With the lock held: keep the bounds; whether messages had to go for the first time."""
         overflow = False
         if isinstance(event, MessageEvent):
-            self._held_bytes += len(event.data)
+            self._held_bytes += _size(event.data)
             while len(held) > HELD_MESSAGES or self._held_bytes > HELD_BYTES:
-                self._held_bytes -= len(held.pop(0).data)  # type: ignore[attr-defined]
+                self._held_bytes -= _size(held.pop(0).data)  # type: ignore[attr-defined]
                 overflow = True
         first, self._warned = overflow and not self._warned, self._warned or overflow
         return first
@@ -394,9 +406,8 @@ class EventTarget:
                     continue
                 event = held.pop(0)
                 if isinstance(event, MessageEvent):
-                    self._held_bytes -= len(event.data)
-            if self._wanted(event):  # not if the handler before it has destroyed the window, say
-                self._call(listeners, event)
+                    self._held_bytes -= _size(event.data)
+            self._deliver(listeners, event)
 
     def _holds_messages(self) -> bool:
         """Whether messages are held that may yet get a handler; a look without the lock."""
@@ -436,6 +447,11 @@ _METHODS = (types.MethodType, types.BuiltinMethodType, types.MethodWrapperType)
 def same(a: Handler, b: Handler) -> bool:
     """Whether two handlers are one: by identity, but for methods, which are made anew at each access."""
     return a is b or (isinstance(a, _METHODS) and isinstance(b, _METHODS) and bool(a == b))
+
+
+def _size(data: str | bytes) -> int:
+    """Bytes of a message as it came."""
+    return len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
 
 
 def _check_type(type: str) -> None:

@@ -409,7 +409,7 @@ class WebSocket(EventTarget):
             return self._changed.wait_for(predicate, timeout)
 
     def _paid(self) -> bool:
-        """Whether handlers that were bound late have got what was held for them."""
+        """Whether handlers that were bound late have got what was held for them; a look without the lock."""
         return not self._flush or self._muted
 
     def _notify(self) -> None:
@@ -447,6 +447,7 @@ class WebSocket(EventTarget):
                         event.data = item
                         event.target = self
                         event.timeStamp = stamp
+                        self._now = event
                         only(event)
                     elif not self._quiet:
                         self._fire(MessageEvent("message", item))
@@ -458,6 +459,7 @@ class WebSocket(EventTarget):
                 # Of a message's only handler, or to be raised where the program's own loop is.
                 if self._handler_raised(exc):
                     leaving = exc
+        self._now = None
         if self._flush:
             self._deliver_held()
         if leaving is not None:

@@ -21,8 +21,9 @@ class DOMEvent:
         target: The ``WebSocket`` it happened to (None until it is dispatched).
         currentTarget: The same object: there is no tree to bubble through.
         timeStamp: Milliseconds, as a float, from an arbitrary start that does not jump.
-        error: *(bws extension)* on ``error`` events, the exception with the real cause, otherwise None.
-        message: *(bws extension)* on ``error`` events, the cause as one line, otherwise ''.
+        error: *(bws extension)* on ``error`` events and on an unclean ``close``, the exception with the real cause,
+            otherwise None.
+        message: *(bws extension)* the `error` as one line, '' without one.
     """
 
     # What every message event sets has a slot; what is mostly the default is an attribute of the class.

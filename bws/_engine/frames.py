@@ -53,12 +53,13 @@ class FrameReader:
         items: What has been read so far; the owner takes the list away and puts an empty one in its place.
         waiting: Bytes of the messages in `items`, decompressed; the owner sets it back with the list.
         left: Payload bytes of the present data frame that are still to come.
+        inflating: Whether those are compressed.
         stopped: Set by `control` at the peer's close frame: what follows it is ignored (section 5.5.1).
     """
 
     __slots__ = (
-        "_blocks", "_control", "_fin", "_inflater", "_inflating", "_max_size", "_opcode", "_parts", "_rest", "_size",
-        "_tail", "items", "left", "stopped", "waiting",
+        "_blocks", "_control", "_fin", "_inflater", "_max_size", "_opcode", "_parts", "_rest", "_size", "_tail",
+        "inflating", "items", "left", "stopped", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +68,7 @@ class FrameReader:
         self.items: list[Item] = []
         self.waiting = 0
         self.left = 0
+        self.inflating = False
         self.stopped = False
         self._max_size = sys.maxsize if max_size is None else max_size
         self._control = control
@@ -75,7 +77,6 @@ class FrameReader:
         # The message in progress:
         self._opcode = 0  # TEXT or BINARY; 0: none
         self._fin = False  # whether the present frame is its last
-        self._inflating = False
         self._size = 0  # bytes, as announced or inflated
         self._tail = b""  # of text: the incomplete character at the end
         self._parts: list[Any] = []  # str | bytes
@@ -179,9 +180,9 @@ class FrameReader:
             return start + size
         if opcode:
             self._opcode = opcode
-            self._inflating = bool(first & RSV1)
+            self.inflating = bool(first & RSV1)
             self._size = 0
-        if size > self._max_size - (0 if self._inflating else self._size):
+        if size > self._max_size - (0 if self.inflating else self._size):
             raise ProtocolError(
                 f"a message of {self._size + size:,} bytes or more is over max_size={self._max_size:,}", 1009
             )
@@ -217,7 +218,7 @@ class FrameReader:
         stop = min(end, pos + self.left)
         self.left -= stop - pos
         chunk = data[pos:stop]
-        if self._inflating and self._inflater is not None:
+        if self.inflating and self._inflater is not None:
             self._inflate(self._inflater, chunk, last=self._fin and not self.left)
         else:
             self._size += len(chunk)
@@ -245,7 +246,7 @@ class FrameReader:
             self._tail = chunk[used:]
             if _is_surrogate(self._tail):
                 raise ProtocolError("a text message is not UTF-8: it has an encoded surrogate", 1007)
-            if self._inflating and self._size > 2 * _SMALL and sys.getsizeof(part) > used + used // 8:
+            if self.inflating and self._size > 2 * _SMALL and sys.getsizeof(part) > used + used // 8:
                 # One emoji makes a str of ASCII four times as large: kept as it came until all is known to be no bomb.
                 part = chunk[:used]
         self._parts.append(part)
@@ -257,14 +258,14 @@ class FrameReader:
             self._parts = []
 
     def _compact(self, parts: list[Any]) -> str | bytes:
-        if self._opcode == TEXT and self._inflating:
+        if self._opcode == TEXT and self.inflating:
             return b"".join([part.encode() if isinstance(part, str) else part for part in parts])
         return self._join(parts)
 
     def _join(self, parts: list[Any]) -> str | bytes:
         if self._opcode != TEXT:
             return parts[0] if len(parts) == 1 else b"".join(parts)
-        if self._inflating:
+        if self.inflating:
             parts = [part.decode() if isinstance(part, bytes) else part for part in parts]
         return parts[0] if len(parts) == 1 else "".join(parts)
 

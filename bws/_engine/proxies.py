@@ -13,7 +13,7 @@ from .._system import proxy_possible
 from .._text import printable
 from ..errors import HandshakeError, ProxyError
 from . import tcp, tls
-from .handshake import HeadReader
+from .handshake import Head, HeadReader
 from .patience import Aborted, Patience, explained, read, write
 
 __all__ = ["choose", "tunnel"]
@@ -116,16 +116,21 @@ def _ask(sock: socket.socket, proxy: Proxy, address: Address, patience: Patience
         lines.append("Proxy-Authorization: Basic " + base64.b64encode(pair).decode("ascii"))
     patience.stage = f"waiting for {proxy!r}"
     write(sock, ("\r\n".join(lines) + "\r\n\r\n").encode("ascii"), patience)
-    reader = HeadReader(f"the answer of {proxy!r}", "an https: proxy" if proxy.scheme == "http" else "")
+    head: Head | None = None
+    rest = b""
     try:
-        while (head := reader.feed(read(sock, reader, patience))) is None:
-            pass
+        while head is None or (100 <= head.status < 200 and head.status != 101):  # 1xx: others follow, section 15.2
+            reader = HeadReader(f"the answer of {proxy!r}", "an https: proxy" if proxy.scheme == "http" else "")
+            head = reader.feed(rest) if rest else None
+            while head is None:
+                head = reader.feed(read(sock, reader, patience))
+            rest = reader.rest
     except HandshakeError as exc:
         raise ProxyError(str(exc)) from None
     if not 200 <= head.status < 300:
         raise ProxyError(f"{proxy!r} answered HTTP {head.status} {printable(head.reason)}".rstrip(), head.status)
-    if reader.rest:
-        raise ProxyError(f"{proxy!r} sent {len(reader.rest)} bytes before the server could")
+    if rest:
+        raise ProxyError(f"{proxy!r} sent {len(rest)} bytes before the server could")
 
 
 def _socks(proxy: Proxy, address: Address, patience: Patience) -> socket.socket:

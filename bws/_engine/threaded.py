@@ -473,8 +473,9 @@ class ThreadedEngine:
                 self._lost(ConnectionResetError("the server ended TCP without a close frame"))
                 return
             self._feed(data)
-            if not self._reader.left or self._reader.items or self._violation is not None:
-                return
+            reader = self._reader
+            if not reader.left or reader.items or self._violation is not None or reader.inflating:
+                return  # some bytes take a thousand times as long to inflate as to read
 
     def _feed(self, data: bytes) -> None:
         self._arrivals += 1

@@ -313,6 +313,23 @@ def test_an_endless_answer_of_a_proxy_fails_at_64_kib() -> None:
     assert "over 64 KiB" in str(recorder.error)
 
 
+@pytest.mark.parametrize("pieces", [1, 60])
+def test_a_proxys_interim_answers_are_passed_over(pieces: int) -> None:
+    answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nX: y\r\n\r\nHTTP/1.1 407 No\r\n\r\n"
+
+    def script(c: Connection) -> None:
+        c.request()
+        size = -(-len(answer) // pieces)
+        for start in range(0, len(answer), size):
+            c.send(answer[start : start + size])
+
+    with ScriptedServer(script) as proxy:
+        recorder = Recorder(bws.WebSocket("ws://server.example/", proxy=f"http://127.0.0.1:{proxy.port}"))
+        assert recorder.closed() == FAILED
+    assert isinstance(recorder.error, ProxyError)
+    assert recorder.error.status == 407
+
+
 @pytest.mark.parametrize("end", [Connection.half_close, Connection.reset])
 @pytest.mark.parametrize("scheme", ["http", "socks5h", "socks4a"])
 def test_a_proxy_that_ends_before_it_answers_is_named(scheme: str, end: Any) -> None:

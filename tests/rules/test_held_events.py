@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import bws
+from bws import _delivery
 from bws._engine import threaded
 from tests.conftest import TIMEOUT, TYPES, Entry, Mode, Recorder
 from tests.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame
@@ -111,6 +112,32 @@ def test_an_event_of_each_type_waits_for_its_first_handler(mode: Mode, type: str
         assert evt.data == "one"
     if type == "close":
         assert (evt.code, evt.reason, evt.wasClean) == (1006, "", False)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_handler_that_is_bound_when_the_drain_is_about_to_end_gets_what_is_held(
+    monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    mode = Mode("dispatch")
+    inbox = Inbox()
+    end = _delivery.Dispatched._next
+
+    def bind_before(self: _delivery.Dispatched, target: Any) -> bool:
+        # What has been taken is held, and the drain is still scheduled.
+        if ws.readyState == (3 if ended else 1) and ws._holds_messages() and not inbox.got:
+            ws.bind("message", inbox)
+        return end(self, target)
+
+    def script(c: Connection) -> None:
+        c.handshake(then=ONE + (frame(3) if ended else b""))
+        if not ended:
+            c.behave()
+
+    with ScriptedServer(script) as server:
+        ws = mode.open(server.url)
+        monkeypatch.setattr(_delivery.Dispatched, "_next", bind_before)
+        assert inbox.wait() == ["one"]
+        mode.end()
 
 
 @pytest.mark.parametrize("how", ["bind", "addEventListener", "on"])
@@ -235,6 +262,14 @@ def test_sixteen_mebibytes_are_held_and_the_oldest_go_with_one_warning(
     data = held(mode, b"".join(frame(BINARY, bytes([n]) * size) for n in range(20)))
     kept = HELD_BYTES // size
     assert [bytes(one[:1]) for one in data] == [bytes([n]) for n in range(20 - kept, 20)]
+    assert len(_warnings(caplog)) == 1
+
+
+def test_the_bound_is_for_bytes_also_where_a_character_has_several(
+    mode: Mode, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = [letter * (5 << 20) for letter in "aaäa"]  # the third has twice as many bytes
+    assert held(mode, b"".join(frame(TEXT, text) for text in texts)) == texts[2:]
     assert len(_warnings(caplog)) == 1
 
 

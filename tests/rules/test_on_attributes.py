@@ -50,6 +50,24 @@ def test_the_attributes_function_has_its_place_among_the_handlers(
     assert played.entries[2:-1] == [(name, "hello") for name in called.split()]
 
 
+def test_removing_a_listener_leaves_the_attribute_with_the_same_function_alone(play: Play) -> None:
+    def start(r: Recorder) -> None:
+        def handler(evt: Any) -> None:
+            r.note("called", evt.data)
+
+        r.ws.onmessage = handler
+        r.ws.addEventListener("message", handler)
+        for _ in range(2):
+            r.ws.removeEventListener("message", handler)
+        r.note("kept", r.ws.onmessage is handler)
+
+    played = play(greet, start=start)
+    assert [entry for entry in played.entries if entry[0] in ("kept", "called")] == [
+        ("kept", True),
+        ("called", "hello"),
+    ]
+
+
 @pytest.mark.parametrize("type", TYPES)
 def test_an_attribute_is_none_until_it_is_set_and_then_what_was_set(mode: Mode, type: str) -> None:
     def handler(evt: bws.DOMEvent) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 import bws
 from tests.conftest import run_python
-from tests.wire.frames import TEXT, frame
+from tests.wire.frames import TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
 
 TIMEOUT = 20.0
@@ -222,6 +222,30 @@ def test_an_event_is_not_dispatched_while_it_is_dispatched() -> None:
         ws.dispatchEvent(bws.DOMEvent("original"))
     assert [str(exc) for exc in raised] == ["the 'ready' event is being dispatched already; make a new one"] * 2
     assert [evt.type for evt in copies] == ["copy"]
+
+
+@pytest.mark.parametrize("single", [True, False], ids=["a single handler", "several"])
+def test_an_event_of_the_network_is_not_dispatched_inside_its_handler(single: bool) -> None:
+    raised: list[str] = []
+    kept: list[Any] = []
+
+    def again(evt: bws.DOMEvent) -> None:
+        try:
+            ws.dispatchEvent(evt)
+        except bws.InvalidStateError:
+            raised.append(evt.type)
+        kept.append(evt)
+
+    with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "hello") + close_frame())) as server:
+        ws = bws.WebSocket(server.url)
+        for type in ("open", "message", "close"):
+            ws.bind(type, again)
+            if not single:
+                ws.bind(type, lambda evt: None)
+        assert ws.wait_closed(TIMEOUT)
+        assert raised == [evt.type for evt in kept] == ["open", "message", "close"]
+        ws.unbind("message")
+        assert ws.dispatchEvent(kept[1])  # afterwards it may be
 
 
 def test_a_listener_for_one_event_gets_one_of_two_that_come_at_the_same_time() -> None:

@@ -306,6 +306,19 @@ def test_a_frame_that_comes_faster_than_it_is_read_stops_no_timer(
     assert ended.wait(5)  # the frame alone would take minutes
 
 
+def test_a_frame_that_takes_long_to_inflate_stops_no_timer(play: Play) -> None:
+    def script(c: Connection) -> None:
+        c.handshake("Sec-WebSocket-Extensions: permessage-deflate")
+        c.send(bytes.fromhex("c1 7f 0000 0000 0600 0000"))
+        while True:
+            c.send(b"\3\0" * (1 << 19))  # final blocks without content
+
+    start = time.monotonic()
+    played = play(script, on={"open": lambda r, _: r.ws.close()}, close_timeout=0.2)
+    assert played.entries[-1] == ("close", 3, 1006, "", False)
+    assert time.monotonic() - start < 10  # in a row it would take 40 s
+
+
 def test_what_the_client_does_in_its_error_handler_changes_nothing(play: Play) -> None:
     def in_error(r: Recorder, _: object) -> None:
         r.ws.close(3000, "too late")
