@@ -7,6 +7,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from ._system import signature_of
 from ._text import brief
 
 __all__ = ["Handler", "one_argument"]
@@ -33,9 +34,9 @@ def one_argument(fn: Handler) -> Callable[[Any], object]:
             "function, such as lambda evt: asyncio.ensure_future(handler(evt)) with dispatch=loop.call_soon_threadsafe"
         )
     try:
-        signature = inspect.signature(fn, follow_wrapped=False)  # that of what is called
+        signature = signature_of(fn)
         if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in signature.parameters.values()):
-            signature = inspect.signature(fn)  # a decorator that passes on what it gets: its function decides
+            signature = signature_of(fn, follow_wrapped=True)  # a decorator that passes on: its function decides
     except (ValueError, TypeError):
         return _without_signature(fn)
     try:

@@ -15,6 +15,7 @@ import ada_url
 
 from ._proxy import parse as parse_proxy
 from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT, USER_AGENT, Address, Settings, check_time
+from ._system import signature_of
 from ._text import brief, mistyped
 from .errors import DOMSyntaxError, InvalidAccessError
 
@@ -210,16 +211,14 @@ def check_dispatch(dispatch: object) -> Callable[[Callable[[], None]], object] |
     """A callable that takes a zero-argument callable, or None."""
     if dispatch is None:
         return None
-    if isinstance(dispatch, (FunctionType, type)) and dispatch.__module__.startswith("bws.dispatch."):
+    if isinstance(dispatch, (FunctionType, type)) and (dispatch.__module__ or "").startswith("bws.dispatch."):
         # They take one argument too, and would refuse each call: nothing but a socket that closes would be seen.
         raise TypeError(f"dispatch must be what bws.dispatch.{dispatch.__name__}(...) returns; the call is missing")
     good = callable(dispatch)
     if callable(dispatch):
-        import inspect  # loads slowly
-
         with contextlib.suppress(ValueError):  # some builtins have no signature
             try:
-                inspect.signature(dispatch, follow_wrapped=False).bind(None)
+                signature_of(dispatch).bind(None)
             except TypeError:
                 good = False
     if not good:

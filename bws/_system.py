@@ -1,4 +1,4 @@
-"""All that differs between operating systems, in one place."""
+"""All that differs between operating systems and between versions of Python, and what a fork has to know."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from itertools import starmap
 from struct import Struct
 from struct import error as struct_error
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import inspect
 
 __all__ = [
     "KEEPALIVE",
@@ -23,8 +28,12 @@ __all__ = [
     "acknowledged",
     "capped",
     "close_descriptor",
+    "forget_at_fork",
+    "importing",
     "keep_freed_memory",
+    "proxy_asks_dns",
     "proxy_possible",
+    "signature_of",
     "socket_error",
 ]
 
@@ -116,6 +125,7 @@ class Waker:
                     self._read.recv(16)
                 elif self._read >= 0:
                     os.eventfd_read(self._read)
+            self._set = False  # again: a signal handler's wake() in between was made unreadable, too
 
     def close(self) -> None:
         """Give the descriptors back."""
@@ -230,25 +240,48 @@ class Condition:
             waiter = threading.Lock()
             waiter.acquire()
             self._waiting.append(waiter)
+            held: list[Any] = []
             try:
                 if predicate():
                     return True
                 left = _LONGEST if end is None else min(_LONGEST, end - time.monotonic())
                 if left <= 0:
                     return False
-                held = self._let_go()
                 try:
+                    held.extend(starmap(self._let_go, ((),)))  # nothing comes between letting go and noting it
                     waiter.acquire(timeout=min(left, _SLICE) if WINDOWS else left)
                 finally:
-                    self._hold_again(held)
+                    if held:
+                        self._hold_again(held[0])
             finally:
                 with contextlib.suppress(ValueError):  # whoever said something has removed it
                     self._waiting.remove(waiter)
 
 
+def signature_of(fn: Callable[..., object], *, follow_wrapped: bool = False) -> inspect.Signature:
+    """What a call of `fn` takes; with `follow_wrapped`, of the function that it decorates.
+
+    Raises:
+        ValueError, TypeError: It does not say.
+    """
+    import inspect
+
+    if sys.version_info >= (3, 14):
+        # Annotations are evaluated when they are asked for, and may name what only a type checker imports.
+        from annotationlib import Format
+
+        return inspect.signature(fn, follow_wrapped=follow_wrapped, annotation_format=Format.STRING)
+    return inspect.signature(fn, follow_wrapped=follow_wrapped)
+
+
 def proxy_possible() -> bool:
     """Whether a proxy may be configured; macOS and Windows have settings beside the environment's."""
     return sys.platform in ("darwin", "win32") or any(name.lower().endswith("_proxy") for name in os.environ)
+
+
+def proxy_asks_dns() -> bool:
+    """Whether `urllib.request.proxy_bypass` may look hosts up, which blocks: until 3.13, and only for these systems."""
+    return sys.platform in ("darwin", "win32") and sys.version_info < (3, 13)
 
 
 @functools.cache
@@ -259,7 +292,8 @@ def keep_freed_memory() -> None:
     (mallopt(3), M_MMAP_THRESHOLD, "dynamic"). Messages of 1 MiB would then cost 256 page faults each, which takes
     six times as long as receiving them. This block is never touched, so it costs nothing.
     """
-    bytes(8 * 1024 * 1024)
+    with contextlib.suppress(MemoryError):
+        bytes(8 * 1024 * 1024)
 
 
 # Of Linux' struct tcp_info (linux/tcp.h): tcpi_last_ack_recv, and tcpi_bytes_acked, which is there since 4.1.
@@ -283,6 +317,35 @@ def acknowledged(sock: socket.socket) -> tuple[int, int, float]:
     except (OSError, ValueError, struct_error):  # the connection is over, or the system an older one
         return 0, 0, 0.0
     return acked, int.from_bytes(left, sys.byteorder), ago / 1000
+
+
+# An import on a socket's thread must not be cut in two by a fork: the child would be left with half a module.
+importing = threading.Lock()
+
+
+class Forkable(Protocol):
+    """Something with a lock, which another thread may hold at a fork."""
+
+    def _forget(self) -> None:
+        """Be as new, in the child of a fork, where there is no other thread."""
+
+
+_forkable: weakref.WeakValueDictionary[int, Forkable] = weakref.WeakValueDictionary()
+
+
+def forget_at_fork(owner: Forkable) -> None:
+    """Have `owner._forget()` called in the child of a fork; it is not kept alive."""
+    _forkable[id(owner)] = owner
+
+
+def _after_fork() -> None:
+    importing.release()
+    for owner in list(_forkable.values()):
+        owner._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=importing.acquire, after_in_parent=importing.release, after_in_child=_after_fork)
 
 
 def close_descriptor(sock: socket.socket) -> None:

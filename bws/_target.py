@@ -310,7 +310,7 @@ class EventTarget:
         """With the lock held: see `_only`."""
         listeners = self._listeners.get("message", ())
         plain = len(listeners) == 1 and not listeners[0].once and not self._flush and "message" not in self._held
-        self._only = listeners[0].call if plain else None
+        self._only = listeners[0].call if plain and self._takes_messages() else None
 
     # -- delivery ---------------------------------------------------------------------------------
 
@@ -401,6 +401,7 @@ class EventTarget:
                 if held is None or not held or not listeners:
                     # All is delivered, or its handler is gone again before it ran: then the rest stays held.
                     self._flushes.pop(0)
+                    self._notify()
                     if held is not None and not held:
                         del self._held[type]
                     continue
@@ -425,7 +426,11 @@ class EventTarget:
         raise NotImplementedError
 
     def _notify(self) -> None:
-        """With the lock held: nothing that was held is to be delivered any more."""
+        """With the lock held: of some type nothing that was held is to be delivered any more."""
+        raise NotImplementedError
+
+    def _takes_messages(self) -> bool:
+        """Whether messages are delivered."""
         raise NotImplementedError
 
     def _wanted(self, event: DOMEvent) -> bool:

@@ -345,7 +345,7 @@ class WebSocket(EventTarget):
         """
         limit = check_wait("timeout", timeout)
         self._refuse_on_handler_thread("wait_open")
-        self._wait(lambda: (self._open_done or self._close_done) and self._paid(), limit)
+        self._wait(self._open_paid, limit)
         return self._open_done
 
     def wait_closed(self, timeout: float | None = None) -> bool:
@@ -394,7 +394,10 @@ class WebSocket(EventTarget):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        """Close, and wait for the closing handshake (at most `close_timeout`) unless handlers run on this thread."""
+        """Close, and wait until it is closed, unless handlers run on this thread.
+
+        At most `close_timeout` and a second: where much is queued and goes out slowly, it may go on behind the block.
+        """
         self.close()
         if not self._delivery.on_thread():
             limit = self._settings.close_timeout
@@ -411,6 +414,12 @@ class WebSocket(EventTarget):
     def _paid(self) -> bool:
         """Whether handlers that were bound late have got what was held for them; a look without the lock."""
         return not self._flush or self._muted
+
+    def _open_paid(self) -> bool:
+        """Whether the ``open`` handlers have been called, also one that was bound late, or none will be."""
+        if self._open_done:
+            return self._muted or "open" not in self._flushes
+        return self._close_done and self._paid()
 
     def _notify(self) -> None:
         """With the lock held."""
@@ -534,10 +543,8 @@ class WebSocket(EventTarget):
         if not self._muted:
             super()._deliver_held()
 
-    def _look_for_only(self) -> None:
-        super()._look_for_only()
-        if self._quiet or self._muted:
-            self._only = None
+    def _takes_messages(self) -> bool:
+        return not (self._quiet or self._muted)
 
     def _origin(self) -> str:
         return self._settings.address.origin
@@ -569,6 +576,7 @@ class WebSocket(EventTarget):
         with self._lock:
             self._muted = True
             self._only = None
+            self._notify()
             self._flushes.clear()
             self._flush = False  # what waits for this to become false, to deliver something else, would wait for ever
         self._leave()

@@ -113,8 +113,8 @@ ARROWS = {
     "bws.events": {"bws._text"},  # and its target, for a type checker only
     "bws._settings": {"bws._text", "bws._version"},
     "bws._proxy": {"bws._text"},
-    "bws._rules": {"bws.errors", "bws._proxy", "bws._settings", "bws._text"},
-    "bws._handler": {"bws._text"},
+    "bws._rules": {"bws.errors", "bws._proxy", "bws._settings", "bws._system", "bws._text"},
+    "bws._handler": {"bws._system", "bws._text"},
     # bws._websocket for types only
     "bws._target": {"bws.errors", "bws.events", "bws._handler", "bws._text", "bws._websocket"},
     "bws._lifetime": set[str](),
@@ -240,8 +240,9 @@ def test_every_import_is_of_the_package_the_standard_library_or_declared() -> No
     # type checkers bring along; imported at run time, it would fail.
     declared = {"websocket", "ada_url"}
     extras = {"websockets", "trustme", "python_socks", "pytest"}
+    library = set(sys.stdlib_module_names) | {"annotationlib"}  # that is new in 3.14
     for module, found in IMPORTS.items():
-        tops = {i.top for i in found} - {"_typeshed"} - set(sys.stdlib_module_names) - {"bws"}
+        tops = {i.top for i in found} - {"_typeshed"} - library - {"bws"}
         assert tops <= declared | extras, module
         if module in CORE:
             assert tops <= declared | {"python_socks"}, module

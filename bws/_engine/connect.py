@@ -18,7 +18,7 @@ def connect(settings: Settings, patience: Patience) -> socket.socket:
         OSError: It could not be made: DNS, TCP, TLS, proxy, time-out, abort; the message names the host.
     """
     address = settings.address
-    proxy = proxies.choose(settings.proxy, address)
+    proxy = proxies.choose(settings.proxy, address, patience)
     if proxy is None:
         sock = tcp.connect(address.host, address.port, patience)
     else:

@@ -236,7 +236,7 @@ class Outbox:
                 return not self._pending()
             if self._drained is None:
                 self._drained = Condition(self.lock)
-            self._drained.wait_for(lambda: not self._pending() or (self._sock is None and self.closed), timeout)
+            self._drained.wait_for(lambda: not self._pending() or self._over, timeout)
             return not self._pending()
 
     def interrupted(self) -> bool:
@@ -444,6 +444,7 @@ class Outbox:
         """Writing failed."""
         self.failed = error.with_traceback(None)
         self._end()
+        self._notify()  # reading may wait for whoever waits here
 
     def _notify(self) -> None:
         if self._drained is not None:

@@ -190,7 +190,7 @@ def write(sock: socket.socket, data: bytes, patience: Patience) -> None:
             patience.wait(sock, write=True)
         except ssl.SSLWantReadError:
             patience.wait(sock, read=True)
-        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
+        except (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, ssl.SSLEOFError):
             return
         except OSError as exc:
             raise explained(exc, f"{patience.peer}: the connection was lost during the opening handshake") from exc

@@ -9,7 +9,7 @@ import socket
 
 from .._proxy import Proxy, parse
 from .._settings import Address
-from .._system import proxy_possible
+from .._system import importing, proxy_asks_dns, proxy_possible
 from .._text import printable
 from ..errors import HandshakeError, ProxyError
 from . import tcp, tls
@@ -19,19 +19,24 @@ from .patience import Aborted, Patience, explained, read, write
 __all__ = ["choose", "tunnel"]
 
 
-def choose(option: bool | str | None, address: Address) -> Proxy | None:
+def choose(option: bool | str | None, address: Address, patience: Patience) -> Proxy | None:
     """The proxy for this address, or None.
 
     Args:
         option: What the program said: a URL, True for the environment, None for none.
         address: Where the connection leads.
+        patience: What is waited with, where the system's settings have to be asked.
 
     Raises:
         ProxyError: The environment has something else than a proxy's URL.
+        Aborted, TimeoutError: As `Patience.wait`.
     """
     if isinstance(option, str):
         return parse(option)
-    url = _environments(address) if option else None
+    url = None
+    if option and proxy_possible():
+        patience.stage = "asking the system for a proxy"
+        url = patience.background(lambda: _environments(address)) if proxy_asks_dns() else _environments(address)
     if url is None:
         return None
     try:
@@ -42,9 +47,8 @@ def choose(option: bool | str | None, address: Address) -> Proxy | None:
 
 def _environments(address: Address) -> str | None:
     """The proxy that the environment (or the system, on macOS and Windows) names for this URL."""
-    if not proxy_possible():
-        return None  # the usual case, without an import that takes longer than a connection
-    from urllib.request import getproxies, proxy_bypass
+    with importing:
+        from urllib.request import getproxies, proxy_bypass
 
     proxies = getproxies()
     own = ("wss", "https") if address.secure else ("ws", "http")
@@ -136,9 +140,10 @@ def _ask(sock: socket.socket, proxy: Proxy, address: Address, patience: Patience
 def _socks(proxy: Proxy, address: Address, patience: Patience) -> socket.socket:
     """SOCKS through python-socks, which blocks: it runs on a thread of its own."""
     try:
-        from python_socks import ProxyError as SocksError
-        from python_socks import ProxyType
-        from python_socks.sync import Proxy as Client
+        with importing:
+            from python_socks import ProxyError as SocksError
+            from python_socks import ProxyType
+            from python_socks.sync import Proxy as Client
     except ImportError:
         raise ProxyError("a SOCKS proxy needs the package python-socks; run: pip install 'bws[socks]'") from None
     try:

@@ -19,8 +19,9 @@ from .._system import close_descriptor
 
 __all__ = ["relayed"]
 
-PATIENCE = 1.0  # s in which TLS takes nothing, until it is looked whether anybody still waits for it
+PATIENCE = 1.0  # s in which TLS takes or says nothing, until it is looked whether anybody still waits for it
 _CHUNK = 64 * 1024  # bytes
+_TELLS = hasattr(select, "poll")  # Windows has nothing that tells
 _relays: weakref.WeakSet[_Relay] = weakref.WeakSet()
 
 
@@ -80,12 +81,13 @@ class _Relay:
 
     def _end(self, source: socket.socket, drain: socket.socket) -> None:
         self._ended.add(source)
-        if isinstance(drain, ssl.SSLSocket):
-            # TLS in Python has no half-closed connection: the socket's owner has gone.
-            self._ended.add(drain)
-        else:
+        tls, plain = self.ends
+        if source is tls:
             with contextlib.suppress(OSError):
-                drain.shutdown(socket.SHUT_WR)
+                plain.shutdown(socket.SHUT_WR)
+        elif _abandoned(plain) or not _TELLS:
+            self._ended.add(tls)
+        # Else the owner says nothing more, and still reads. TLS in Python has no half-closed connection to tell that.
 
     def _wait(self) -> None:
         tls, plain = self.ends
@@ -96,15 +98,16 @@ class _Relay:
                     events |= selectors.EVENT_READ
                 if events:
                     selector.register(sock, events)
-            # A peer that reads nothing must not keep this alive for a socket that was closed.
-            if not selector.select(PATIENCE if self._waiting.get(tls) else None) and _abandoned(plain):
+            # A peer that reads or says nothing must not keep this alive for a socket that was closed.
+            alone = self._waiting.get(tls) or plain in self._ended
+            if not selector.select(PATIENCE if alone else None) and _abandoned(plain):
                 raise BrokenPipeError
 
 
 def _abandoned(plain: socket.socket) -> bool:
     """Whether the other end was closed; reading would tell only when all that was written to it is read."""
-    if not hasattr(select, "poll"):
-        return False  # Windows has nothing that tells
+    if not _TELLS:
+        return False
     poll = select.poll()
     poll.register(plain, 0)  # nothing but hang-ups
     return bool(poll.poll(0))

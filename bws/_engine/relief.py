@@ -98,8 +98,17 @@ class Relief:
             self._wakeup.set()
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException:
+            with _lock:  # the next handler has another one started
+                self._thread = None
+                self._asleep = True
+            raise
+
+    def _serve(self) -> None:
         while True:
-            busy = list(self._busy.items())
+            busy = list(self._busy.copy().items())  # a copy is a single step, during which nobody comes or goes
             if not busy and not self._entered:
                 self._asleep = True
                 if not self._busy:
@@ -138,8 +147,10 @@ class Relief:
                     timeout = max(0.0, due - now) if timeout is None else min(timeout, max(0.0, due - now))
             try:
                 ready = selector.select(min(PATIENCE, timeout) if timeout is not None else PATIENCE)
-            except OSError:
-                ready = []  # Windows: a socket was closed meanwhile
+            except (OSError, ValueError):
+                # Windows: a socket was closed meanwhile, or there are more than select() takes
+                ready = []
+                time.sleep(0.01)
         got = {key.data: events for key, events in ready}
         if None in got:
             self._waker.clear()

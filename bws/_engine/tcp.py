@@ -36,6 +36,8 @@ def _resolve(host: str, port: int, patience: Patience) -> list[_Info]:
             return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
         infos = patience.background(lambda: socket.getaddrinfo(name, port, type=socket.SOCK_STREAM))
     except socket.gaierror as exc:
+        if local:
+            return _loopback(port)
         raise explained(exc, f"host {host!r} was not found") from exc
     except UnicodeError as exc:
         # The codec that getaddrinfo uses refuses empty labels and labels of over 63 characters.

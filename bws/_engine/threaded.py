@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from .._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS, Settings
 from .._state import Ending
-from .._system import Poller, Waker, close_descriptor, keep_freed_memory
+from .._system import Poller, Waker, close_descriptor, importing, keep_freed_memory
 from .._text import brief, printable
 from ..errors import ProtocolError
 from . import handshake
@@ -40,13 +40,6 @@ LATE = 0.1  # s that a timer may be late before it means that this program stood
 
 log = logging.getLogger("bws")
 
-# Importing websocket-client must not be cut in two by a fork: the child would be left with half of it.
-_importing = threading.Lock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release
-    )
-
 
 class ThreadedEngine:
     """See `interface.Engine`.
@@ -71,6 +64,7 @@ class ThreadedEngine:
         "_keepalive",
         "_listener",
         "_next_ping",
+        "_not_begun",
         "_outbox",
         "_patience",
         "_peer_close",
@@ -136,6 +130,7 @@ class ThreadedEngine:
         self._closing = False  # the program called close(): messages are of no use any more
         self._stop = False  # abort() or kill() was called
         self._reported = False
+        self._not_begun = [True]  # a list, as it can be emptied once only
         self._thread = threading.Thread(target=self._run, name=f"bws {settings.address.origin}", daemon=True)
 
     # -- called from any thread -------------------------------------------------------------------
@@ -146,9 +141,20 @@ class ThreadedEngine:
                 raise RuntimeError("can't create new thread at interpreter shutdown")
             self._thread.start()
         except BaseException:
-            self._waker.close()
-            dismiss(self._relief)
+            # Ctrl-C may come when the thread is there already: then that is told, and tidies up itself.
+            if self._begin():
+                self._waker.close()
+                dismiss(self._relief)
+            else:
+                self.abort()
             raise
+
+    def _begin(self) -> bool:
+        """Whether the caller is the first: the thread, or who has failed to start it."""
+        try:
+            return self._not_begun.pop()
+        except IndexError:
+            return False
 
     def send(self, opcode: int, payload: Payload, message: bool = True) -> bool:
         if log.isEnabledFor(logging.DEBUG):
@@ -239,8 +245,10 @@ class ThreadedEngine:
     # -- the thread's life ------------------------------------------------------------------------
 
     def _run(self) -> None:
+        if not self._begin():
+            return
         try:
-            with _importing:
+            with importing:
                 from . import wrap  # imports websocket-client, once for the process; see _engine/__init__.py
             log.info("%s: connecting", self._thread.name)
             if self._waker.error is not None:
@@ -383,10 +391,10 @@ class ThreadedEngine:
             pong = self._pong_due
             timers = (self._close_due, self._draining, self._next_ping, None if pong is None else pong[0])
             due = min((timer for timer in timers if timer is not None), default=None)
+        read = self._may_read()
         # In this order: who queues something after the second line finds that nobody waits for the socket, and wakes.
         self._polls_write = False
-        write = self._outbox.waiting or self._write_to_read
-        read = self._may_read()
+        write = self._outbox.waiting or (self._write_to_read and read)
         if read and self._unread:
             due = 0.0
         return sock.fileno(), read, write, due
@@ -470,7 +478,10 @@ class ThreadedEngine:
             self._write_to_read = False
             self._full = len(data) >= RECEIVE
             if not data:
-                self._lost(ConnectionResetError("the server ended TCP without a close frame"))
+                if self._outbox.failed is not None:
+                    self._lost(explained(self._outbox.failed, "the connection was lost"))
+                else:
+                    self._lost(ConnectionResetError("the server ended TCP without a close frame"))
                 return
             self._feed(data)
             reader = self._reader
@@ -491,7 +502,8 @@ class ThreadedEngine:
             self._finish(Ending(error=exc, failed=True))  # what was read is lost; what came before it is not
         if log.isEnabledFor(logging.DEBUG) and data:
             items = self._reader.items
-            log.debug("%s < %d bytes, %d items: %s", self._thread.name, len(data), len(items), brief(items[-1:]))
+            last = brief(items[-1]) if items else ""
+            log.debug("%s < %d bytes, %d items: %s", self._thread.name, len(data), len(items), last)
         if self._closing:
             # Nobody is told of messages any more: do not let them fill the memory behind a slow handler.
             self._reader.items = [item for item in self._reader.items if not isinstance(item, (str, bytes))]

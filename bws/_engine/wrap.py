@@ -149,7 +149,11 @@ def run(connection: Connection, patience: Patience) -> None:
 
     def on_open(app: Any) -> None:
         inner.append(app.sock)
-        connection.opened()
+        try:
+            connection.opened()
+        except BaseException as exc:  # no memory, say; the library would go on
+            port.error = exc
+            raise _Quiet from None
 
     def on_error(app: Any, error: BaseException) -> None:
         inner.append(app.sock)
@@ -166,7 +170,8 @@ def run(connection: Connection, patience: Patience) -> None:
         on_close=on_close,
     )
     try:
-        app.run_forever(dispatcher=dispatcher, suppress_origin=True)
+        # reconnect: a program that uses the library beside bws may have set another default
+        app.run_forever(dispatcher=dispatcher, suppress_origin=True, reconnect=0)
     finally:
         _untie(app.inner)
         for owner in (app, dispatcher, port, *inner):

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from .._system import forget_at_fork
+
 __all__ = ["Adapter", "Attached", "Pump"]
 
 SLICE = 0.008  # s of handlers, then the loop gets a rest, in which it draws and runs its timers
@@ -97,14 +99,18 @@ class Pump:
     REST = 0.001
 
     def __init__(self) -> None:
-        # Guards what follows but for `_spent`. Reentrant for the sake of signal handlers.
-        self.lock = threading.RLock()
+        self._forget()
+        forget_at_fork(self)
         self.closed = False
         self.thread_ident: int | None = None
         self._calls: deque[tuple[Adapter, Callable[[], object]]] = deque()
         self._due = False  # `woken` or `rested` is about to be called
         self._adapters: weakref.WeakSet[Adapter] = weakref.WeakSet()
         self._spent = 0.0  # s since the last rest; used on the loop's thread
+
+    def _forget(self) -> None:
+        # Guards all but `_spent`. Reentrant for the sake of signal handlers.
+        self.lock = threading.RLock()
 
     # -- of the subclass --------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ __all__ = ["asyncio"]
 
 DAY = 86_400.0  # s; a loop on Qt takes no timer of 25 days
 
-_lock = threading.Lock()  # guards the dictionary
+_lock = threading.RLock()  # guards the dictionary; reentrant for the sake of signal handlers
 _pumps: weakref.WeakKeyDictionary[AbstractEventLoop, LoopPump] = weakref.WeakKeyDictionary()
 
 

@@ -16,7 +16,7 @@ __all__ = ["qt"]
 
 BINDINGS = ("PySide6", "PyQt6", "PyQt5")
 
-_lock = threading.Lock()  # guards the dictionary
+_lock = threading.RLock()  # guards the dictionary; reentrant for the sake of signal handlers
 # The last one of each binding, also when its application is gone: Qt objects should not die on any thread.
 _pumps: dict[str, QtPump] = {}
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from .._settings import check_wait
-from .._system import Condition, capped
+from .._system import Condition, capped, forget_at_fork
 from .._text import brief
 
 __all__ = ["Queue"]
@@ -34,12 +34,16 @@ class Queue:
 
     def __init__(self) -> None:
         self._calls: deque[Callable[[], object]] = deque()
-        self._lock = threading.RLock()
-        self._arrived = Condition(self._lock)  # said when something comes
+        self._forget()
+        forget_at_fork(self)
         self._left: int | None = None  # events that may still be delivered by the present run; None for all
         self._done = 0  # events that it has delivered
         self._asked = False  # whether a socket has called `spend`
         self.thread_ident = threading.get_ident()
+
+    def _forget(self) -> None:
+        self._lock = threading.RLock()
+        self._arrived = Condition(self._lock)  # said when something comes
 
     def __call__(self, call: Callable[[], object]) -> None:
         """Take a callable to run; may be called from any thread.

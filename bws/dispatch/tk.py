@@ -149,8 +149,9 @@ class TkPump(Pump):
 
     def _wake(self) -> None:
         # Tk is not called from other threads: `after` and `event_generate` may stall there, or never return.
-        if self._waker is not None:
-            self._waker.wake()
+        waker = self._waker  # the window may be closed at any moment
+        if waker is not None:
+            waker.wake()
 
     def _readable(self, *_: object) -> None:
         if self._waker is not None:

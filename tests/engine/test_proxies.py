@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import socket
@@ -14,9 +15,11 @@ import pytest
 
 import bws
 from bws._engine import relay
+from bws._engine.patience import Patience
 from bws._engine.proxies import choose
 from bws._proxy import parse
 from bws._rules import parse_url
+from bws._system import Waker
 from bws.errors import ProxyError
 from tests.conftest import TIMEOUT, Recorder, run_python
 from tests.engine.proxy import Proxy, Socks
@@ -95,9 +98,11 @@ def test_the_environment_names_the_proxy(
         monkeypatch.setenv(name, value)
     if os.name == "nt" and {"http_proxy", "HTTP_PROXY"} <= set(environment):
         pytest.skip("there the names of variables have no case")
-    proxy = choose(True, parse_url(url))
-    assert (None if proxy is None else proxy.host) == host
-    assert choose(None, parse_url(url)) is None
+    with contextlib.closing(Waker()) as waker:
+        patience = Patience(waker, bool, None)
+        proxy = choose(True, parse_url(url), patience)
+        assert (None if proxy is None else proxy.host) == host
+        assert choose(None, parse_url(url), patience) is None
 
 
 # -- a proxy's URL
