@@ -12,6 +12,9 @@ from typing import Any
 # What moves the cursor, ends the line, or turns the order of what stands on it around; tabs are harmless.
 _CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+# A string of JSON, or the white space between two tokens.
+_STRING_OR_SPACE = re.compile(r"""("(?:[^"\\]|\\.)*")|[ \t\r\n]+""")
+
 
 def escaped(text: str) -> str:
     """The text with its control characters spelled out, so that a terminal does not obey the peer."""
@@ -63,18 +66,18 @@ class Format:
             return self.binary(message)
         if self.name == "json" and ("\n" in message or "\r" in message):
             try:
-                return json.dumps(parse_json(message), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+                parse_json(message)
             except ValueError:
                 pass  # the peer may send what it wants
+            else:
+                # Not written anew: numbers and escapes stay as they were sent, and keys that are there twice.
+                return _STRING_OR_SPACE.sub(lambda found: found[1] or "", message)
         return one_line(message)
 
     def lines(self, message: str | bytes) -> list[str]:
         """The message for a terminal. The line ends between these lines are ours; JSON has several."""
-        if self.name == "json" and isinstance(message, str):
-            try:
-                return json.dumps(parse_json(message), ensure_ascii=False, allow_nan=False, indent=2).split("\n")
-            except ValueError:
-                pass
+        if self.name == "json" and isinstance(message, str) and (laid_out := _laid_out(message)) is not None:
+            return laid_out.split("\n")
         return [self.binary(message) if isinstance(message, bytes) else message]
 
     def binary(self, message: bytes) -> str:
@@ -89,6 +92,21 @@ class Format:
             except (ValueError, RecursionError):
                 return False
         return one == other
+
+
+def _laid_out(text: str) -> str | None:
+    """JSON over several lines; None for what is none, and where the indents would be most of it."""
+    parts: list[str] = []
+    room = 4 * len(text) + 1000
+    try:
+        for part in json.JSONEncoder(ensure_ascii=False, allow_nan=False, indent=2).iterencode(parse_json(text)):
+            parts.append(part)
+            room -= len(part)
+            if room < 0:
+                return None
+    except (ValueError, RecursionError):
+        return None
+    return "".join(parts)
 
 
 def _canonical(text: str) -> str:

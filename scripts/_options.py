@@ -127,9 +127,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--cookie", metavar="NAME=VALUE", help="the Cookie header")
     add("--proxy", type=proxy, metavar="URL", help="http://..., socks5h://..., or none (the environment's)")
     add("--ping", type=positive(float), metavar="S", help="ping every S s; give up after S s without answer")
-    add("--cafile", metavar="FILE", help="trust these certificates, not the system's")
-    add("--cert", metavar="FILE", help="the certificate to show")
-    add("--key", metavar="FILE", help="its private key, if it is in another file")
+    add("--cafile", type=file, metavar="FILE", help="trust these certificates, not the system's")
+    add("--cert", type=file, metavar="FILE", help="the certificate to show")
+    add("--key", type=file, metavar="FILE", help="its private key, if it is in another file")
     add("--insecure", action="store_true", help="trust any certificate")
 
     add = parser.add_argument_group("other").add_argument
@@ -151,7 +151,7 @@ def positive(kind: type[int] | type[float]) -> Any:
 
     def convert(text: str) -> int | float:
         number = kind(text)
-        if not (number > 0 and math.isfinite(number)):
+        if not 0 < number < math.inf:
             raise argparse.ArgumentTypeError(f"must be a positive number, not {text!r}")
         return number
 
@@ -169,6 +169,12 @@ def header(text: str) -> tuple[str, str]:
 def proxy(text: str) -> str:
     if text != "none" and "://" not in text:
         raise argparse.ArgumentTypeError(f"must be a URL such as http://proxy.example:3128, or none, not {text!r}")
+    return text
+
+
+def file(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("must be the name of a file, not ''")
     return text
 
 

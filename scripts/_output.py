@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -16,6 +18,7 @@ import bws
 from ._format import Format, escaped, without_password
 
 LONGEST = 20_000  # characters of one message on a terminal
+_PIECE = 64 * 1024  # bytes that are written at a time
 _GREEN, _DIM, _PLAIN = "\x1b[32m", "\x1b[2m", "\x1b[0m"
 _TO_LINE_START = "\r\x1b[K"  # and forget what stood on the line
 
@@ -47,6 +50,7 @@ class Output:
     Attributes:
         failure: Why nothing can be written to stdout any more.
         prompt: What a plain prompt has printed at the start of the last line.
+        pace: Called with the size of what has been written to a terminal that takes it later.
     """
 
     def __init__(self, format: Format, *, jsonl: bool = False, interactive: bool = False) -> None:
@@ -57,10 +61,13 @@ class Output:
         self._interactive = interactive
         self._terminal = is_terminal(sys.stdout)
         # A bare Windows console shows escape sequences instead of obeying them.
-        self._obeys = interactive and os.environ.get("TERM") != "dumb" and os.name != "nt"
+        dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+        self._obeys = interactive and not dumb and os.name != "nt"
         self._colour = self._obeys and not os.environ.get("NO_COLOR")
         self._was_open = False
+        self.pace: Callable[[int], None] | None = None
         self._lock = threading.Lock()  # a line is written whole
+        self._bytes = bytearray()  # for a pipe; see flush()
 
     def message(self, message: str | bytes) -> None:
         """Show a message of the peer."""
@@ -85,11 +92,7 @@ class Output:
     def flush(self) -> None:
         """What went into a pipe so far is to be read at its other end now."""
         with self._lock:
-            if self.failure is None and sys.stdout is not None and not self._terminal:
-                try:
-                    sys.stdout.flush()
-                except OSError as error:
-                    self.failure = error
+            self._flush()
 
     def opened(self, ws: bws.WebSocket) -> None:
         """Tell that the connection is open."""
@@ -130,6 +133,11 @@ class Output:
         if self.prompt:
             self.prompt = ""
             self._write(_TO_LINE_START if self._obeys else "\n")
+        if self._lock.acquire(blocking=False):  # else another thread waits for whoever does not read
+            try:
+                self._flush()
+            finally:
+                self._lock.release()
         release_stdout()
 
     # --- below, one line of output ---
@@ -150,17 +158,43 @@ class Output:
                 return
             if self.prompt:
                 text = f"{_TO_LINE_START if self._obeys else text and chr(10)}{text}{self.prompt}"
-            try:
+            if not self._terminal and _raw(sys.stdout) is not None:
                 # Binary, because a pipe is UTF-8 with bare line feeds wherever the program runs.
-                buffer = None if self._terminal else getattr(sys.stdout, "buffer", None)
-                if buffer is not None:
-                    buffer.write(text.encode("utf-8", "replace"))  # see flush()
-                else:
-                    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-                    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-                    sys.stdout.flush()
+                self._bytes += text.encode("utf-8", "replace")
+                if len(self._bytes) >= _PIECE:
+                    self._flush()
+                return
+            try:
+                encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+                sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+                sys.stdout.flush()
             except OSError as error:
                 self.failure = error
+        if self.pace is not None:
+            self.pace(len(text))
+
+    def _flush(self) -> None:
+        """Write what waits, below Python's buffer: a thread that waits inside it keeps the interpreter from ending."""
+        waiting, self._bytes = self._bytes, bytearray()
+        if not waiting or self.failure is not None or sys.stdout is None:
+            return
+        raw = _raw(sys.stdout)
+        rest = memoryview(waiting)
+        try:
+            while rest:
+                taken = raw.write(rest[:_PIECE])
+                if taken is None:
+                    select.select([], [raw], [])  # somebody has made it non-blocking
+                else:
+                    rest = rest[taken:]
+        except OSError as error:
+            self.failure = error
+
+
+def _raw(stream: Any) -> Any:
+    """What is below the buffer of a text stream; None when there is nothing."""
+    buffer = getattr(stream, "buffer", None)
+    return getattr(buffer, "raw", buffer)
 
 
 def _base64(message: bytes) -> str:

@@ -24,6 +24,8 @@ COMMANDS = {
     "/help": "/help: this; a message that starts with a slash is typed with two",
 }
 PROMPT = "> "
+AHEAD = 1 << 20  # characters that prompt_toolkit may have before it is waited for
+_PAUSE = 0.25  # s; it writes to the terminal five times a second
 _CHUNK = 65536
 
 
@@ -148,11 +150,28 @@ def _talk_nicely(session: Session, prompt: PromptSession[str]) -> None:
             with suppress(RuntimeError):  # it was closed just now
                 loop.call_soon_threadsafe(leave)
 
+    handed = 0
+
+    def pace(size: int) -> None:
+        """Wait for the terminal, which gets the text later: a slow one holds up the server, and fills no memory."""
+        nonlocal handed
+        handed += size
+        loop = prompt.app.loop
+        if handed < AHEAD or loop is None:
+            return
+        handed = 0
+        taken = threading.Event()
+        with suppress(RuntimeError):  # it was closed just now
+            loop.call_soon_threadsafe(loop.call_later, _PAUSE, taken.set)
+        while not taken.wait(0.1) and not over.is_set() and prompt.app.loop is loop:
+            pass
+
     def check() -> None:
         if over.is_set():  # between two prompts
             leave()
 
     watcher = threading.Thread(target=watch, name="cli watch", daemon=True)
+    session.output.pace = pace
     with patch_stdout(raw=True):
         watcher.start()
         try:
@@ -181,4 +200,11 @@ def _history() -> History:
         os.close(os.open(file, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
     except (OSError, RuntimeError):  # read-only, or nobody's home
         return InMemoryHistory()
-    return FileHistory(str(file))
+
+    class Typed(FileHistory):
+        def store_string(self, string: str) -> None:
+            # What was typed may be no UTF-8, and the disk may be full: the message is sent all the same.
+            with suppress(OSError, ValueError):
+                super().store_string(string.encode("utf-8", "replace").decode())
+
+    return Typed(str(file))

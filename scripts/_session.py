@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import threading
@@ -166,7 +167,9 @@ class Session:
 
     def _replied_to(self, number: int) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: self._received >= number or self._ended(), self._patience)
+            self._changed.wait_for(
+                lambda: self._received >= number or self._ended(), min(self._patience, threading.TIMEOUT_MAX)
+            )
             return self._received >= number and not self._done
 
     # --- for the main thread ---
@@ -260,7 +263,7 @@ class Session:
         if self._fault:
             return USAGE
         if failure is not None:
-            if isinstance(failure, BrokenPipeError):
+            if isinstance(failure, BrokenPipeError) or (os.name == "nt" and failure.errno == errno.EINVAL):
                 return CLEAN  # whoever read the output has enough
             self.output.note(f"cannot write the output: {failure.strerror or failure}")
             return NOT_CONNECTED

@@ -14,6 +14,7 @@ import trustme
 
 import bws
 from bws.testing import EchoServer
+from scripts._format import Format
 from scripts._session import statistics
 from scripts.echo_cli import main
 from tests.program import TIMEOUT, lines_of, run, running
@@ -208,6 +209,34 @@ def test_latency_ends_with_the_last_reply() -> None:
 
 def test_an_endless_wait_is_no_error() -> None:
     assert run("--wait", "1e300", "-x", "a", "--count", "1") == (0, "a\n", "")
+
+
+def test_an_endless_wait_for_a_reply_is_no_error() -> None:
+    assert run("--latency", "--wait", "1e300", "-x", "a", "--count", "1")[:2] == (0, "a\n")
+
+
+def test_an_option_may_be_larger_than_any_float() -> None:
+    status, _, err = run("--count", "1" * 401, "--wait", "0.1", "-x", "a")
+    assert status == 4
+    assert "messages came" in err
+
+
+def test_an_empty_file_name_is_a_mistake() -> None:
+    for option in ("--cafile=", "--cert="):
+        status, _, err = run("wss://127.0.0.1:9/", option)
+        assert status == 2
+        assert option[:-1] in err
+
+
+def test_json_in_a_pipe_loses_nothing_but_white_space() -> None:
+    text = '{"a" : 1.10,\n"a": 2, "b": 0.1000000000000000055511151231257827,\r\n\t"c  d": "\\ud800 \\" x"}'
+    kept = '{"a":1.10,"a":2,"b":0.1000000000000000055511151231257827,"c  d":"\\ud800 \\" x"}'
+    assert Format("json").line(text) == kept
+
+
+@pytest.mark.parametrize("text", ["[" * 900 + "1," * 20_000 + "1" + "]" * 900, "[" * 100_000, "[" * 1200 + "]" * 1200])
+def test_json_is_not_laid_out_where_the_indents_are_most_of_it(text: str) -> None:
+    assert sum(map(len, Format("json").lines(text))) < 5 * len(text) + 2000
 
 
 def test_latency_without_a_reply_is_a_time_out() -> None:

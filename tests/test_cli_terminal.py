@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ import pytest
 
 from bws.testing import EchoServer
 from tests.program import COMMAND, SCRIPT, TIMEOUT, running
+from tests.wire.frames import TEXT, frame
+from tests.wire.server import Connection, ScriptedServer
 
 if sys.platform != "win32":
     import fcntl
@@ -54,7 +57,10 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
             return self._raw
 
         def type(self, keys: str) -> None:
-            os.write(self._master, keys.encode())
+            self.type_bytes(keys.encode())
+
+        def type_bytes(self, keys: bytes) -> None:
+            os.write(self._master, keys)
 
         def wait_for(self, pattern: str) -> None:
             """Read what the program prints until a pattern has appeared."""
@@ -134,6 +140,80 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
             assert person.ends_with() == 130
             assert "Traceback" not in person.screen
         assert echo_server.next_close() == (1005, "")
+
+    def test_a_terminal_that_takes_nothing_holds_up_the_server(kind: str, tmp_path: Path) -> None:
+        total, taken, prompted, over = 150_000_000, [0], threading.Event(), threading.Event()
+        message = frame(TEXT, "x" * 15_000)
+
+        def push(c: Connection) -> None:
+            c.handshake()
+            c.wait_for(prompted)
+            c.sock.settimeout(1.5)
+            try:
+                while taken[0] < total:
+                    c.sock.sendall(message)
+                    taken[0] += len(message)
+            except TimeoutError:
+                pass
+            over.set()
+            c.reset()
+
+        with ScriptedServer(push) as server, terminal(kind, tmp_path, server.url) as person:
+            person.wait_for_prompt()  # and from now on the terminal is not read
+            prompted.set()
+            assert over.wait(TIMEOUT)
+            assert taken[0] < total
+
+    def test_what_is_typed_may_be_no_utf_8(tmp_path: Path, echo_server: EchoServer) -> None:
+        with terminal("toolkit", tmp_path, echo_server.url) as person:
+            person.wait_for_prompt()
+            person.type_bytes(b"caf\xe9\r")
+            person.wait_for("< caf")
+            person.wait_for_prompt()
+            person.type("/quit\r")
+            assert person.ends_with() == 0
+            assert "Traceback" not in person.screen
+        history = tmp_path / ".local" / "state" / "bws" / "history"
+        assert "+caf" in history.read_text("utf-8")
+
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    def test_ctrl_c_leaves_when_nobody_reads_the_output(unbuffered: str) -> None:
+        env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        with EchoServer(echo=False) as server:
+            command = [*COMMAND, server.url]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as program:
+                try:
+                    for _ in range(100):
+                        server.send("x" * 10_000, TIMEOUT)
+                    assert program.stdout is not None
+                    waiting = bytearray(4)
+                    end = time.monotonic() + TIMEOUT
+                    while int.from_bytes(waiting, sys.byteorder) < 50_000:
+                        assert time.monotonic() < end
+                        fcntl.ioctl(program.stdout, termios.FIONREAD, waiting)
+                        time.sleep(0.01)
+                    program.send_signal(signal.SIGINT)
+                    assert program.wait(TIMEOUT) == 130
+                finally:
+                    program.kill()
+
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    def test_an_output_that_does_not_block_loses_nothing(unbuffered: str) -> None:
+        env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        message, count = "x" * 10_000, 30
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        with EchoServer(echo=False) as server:
+            command = [*COMMAND, server.url, "--count", str(count)]
+            with (
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=writer, env=env) as program,
+                open(reader) as pipe,
+            ):
+                os.close(writer)
+                for _ in range(count):
+                    server.send(message, TIMEOUT)
+                assert pipe.read() == f"{message}\n" * count
+                assert program.wait(TIMEOUT) == 0
 
     def test_close_takes_a_code_and_a_reason(kind: str, tmp_path: Path, echo_server: EchoServer) -> None:
         with terminal(kind, tmp_path, echo_server.url) as person:

@@ -65,6 +65,22 @@ def test_run_until_looks_after_events_that_were_held_for_a_handler_bound_late() 
         assert time.monotonic() - start < TIMEOUT / 2  # nothing more comes that would wake it
 
 
+def test_run_until_gives_up_in_time_although_more_comes() -> None:
+    events = bws.dispatch.Queue()
+    calls: list[int] = []
+
+    def again() -> None:
+        calls.append(len(calls))
+        events(again)
+
+    events(again)
+    assert not events.run_until(lambda: False, 0.05)
+    assert not events.run_until(lambda: len(calls) < 0, 0)
+    before = len(calls)
+    assert not events.run_until(lambda: False, 0)
+    assert len(calls) == before + 1  # one in any case
+
+
 def test_run_until_gives_up_when_the_time_is_over() -> None:
     events = bws.dispatch.Queue()
     assert not events.run_until(lambda: False, 0.01)

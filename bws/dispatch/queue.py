@@ -22,7 +22,7 @@ class Queue:
         events = bws.dispatch.Queue()
         ws = bws.WebSocket(url, dispatch=events)
         while playing:
-            events.run_pending()
+            events.run_pending(100)
             draw()
 
     One queue may serve any number of sockets. One thread at a time runs it.
@@ -70,7 +70,7 @@ class Queue:
 
         Args:
             max_events: How many events at most; None for all that are there when it is called, and what comes
-                while their handlers run.
+                while their handlers run: without an end, where it comes faster than they return.
 
         Returns:
             How many were delivered.
@@ -102,7 +102,7 @@ class Queue:
 
         Args:
             predicate: Looked at before the first event and after each.
-            timeout: Seconds, or None for no limit.
+            timeout: Seconds, or None for no limit; one event is delivered in any case, if it is there.
 
         Returns:
             Whether `predicate` was true before the time was up.
@@ -113,12 +113,15 @@ class Queue:
         """
         limit = check_wait("timeout", timeout)
         end = None if limit is None else time.monotonic() + limit
+        delivered = 0
         while not predicate():
-            if self._calls:
-                self.run_pending(1)  # may return 0 and yet have called handlers: events that were held do not count
-                continue
             left = None if end is None else end - time.monotonic()
-            if left is not None and left <= 0:
+            over = left is not None and left <= 0
+            if self._calls and not (over and delivered):
+                # may return 0 and yet have called handlers: events that were held do not count
+                delivered += self.run_pending(1)
+                continue
+            if over:
                 return False
             with self._lock:
                 self._arrived.wait_for(lambda: bool(self._calls), None if left is None else capped(left))

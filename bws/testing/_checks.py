@@ -49,6 +49,10 @@ def strings(name: str, values: Any) -> tuple[str, ...]:
 def check_text(name: str, value: Any) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} has a lone surrogate, {value[error.start]!r}, which cannot be sent") from None
 
 
 def brief(text: str) -> str:

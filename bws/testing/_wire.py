@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import struct
 import sys
@@ -119,8 +120,16 @@ class Wire:
         self._thread = threading.Thread(target=self._run, name=f"EchoServer :{self.port}", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
-        self._started.result(CALL_TIMEOUT)
+        try:
+            self._thread.start()
+            self._started.result(CALL_TIMEOUT)
+        except BaseException:  # Ctrl-C, or no thread: nothing is left behind
+            if self._thread.ident is None:
+                self._listener.close()
+                self._loop.close()
+            else:
+                self.stop()
+            raise
 
     def stop(self) -> None:
         with suppress(RuntimeError):  # Ctrl-C has interrupted an earlier stop(), and the loop is closed by now
@@ -300,9 +309,12 @@ class Listener(socket.socket):
 
     @classmethod
     def bound_to(cls, host: str, port: int) -> Listener:
-        family, _, _, _, address = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        everywhere = "0.0.0.0"
+        try:
+            infos = socket.getaddrinfo(host or everywhere, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except UnicodeError as error:  # the codec for host names refuses it
+            raise socket.gaierror(socket.EAI_NONAME, f"host {host!r} is no host name: {error}") from None
+        family, _, _, _, address = infos[0]
         listener = cls(family)
         try:
             # On Windows the same option would let two servers share a port.
@@ -342,10 +354,20 @@ def refusal(status: int, headers: Mapping[str, str], body: str) -> Response:
     fields = Headers({"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(content))})
     fields["Connection"] = "close"
     for name, value in headers.items():
+        _check_header(name, value)
         if name in fields:
             del fields[name]  # assigning adds a second one
         fields[name] = value
     return Response(status, responses.get(status, "Refused"), fields, content)
+
+
+def _check_header(name: Any, value: Any) -> None:
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise TypeError(f"headers must be a mapping of str to str; {name!r}: {value!r} is not")
+    if not re.fullmatch("[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        raise ValueError(f"{name!r} is no header name: letters, digits and !#$%&'*+.^_`|~- are allowed")
+    if not re.fullmatch("[\t\x20-\x7e\x80-\xff]*", value):
+        raise ValueError(f"headers[{name!r}] must be one line of Latin-1, not {value!r}")
 
 
 def check_close(code: int | None, reason: str) -> None:

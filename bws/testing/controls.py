@@ -68,9 +68,12 @@ class Controls(ABC):
             TimeoutError: No client is connected.
             RuntimeError: The server is not running.
             TypeError: It is no message.
+            ValueError: It is a text with a lone surrogate.
         """
         if not isinstance(data, (str, bytes, bytearray, memoryview)):
             raise TypeError(f"data must be str or bytes, not {data!r}")
+        if isinstance(data, str):
+            check_text("data", data)
         wire = self._running()
         wire.send(self._open_clients(timeout), data)
 
@@ -207,7 +210,8 @@ class Scope(Controls):
             times: How many handshakes, to test a client that tries again; None for all.
 
         Raises:
-            ValueError: The status, or the number of times, is not one of those.
+            TypeError: A header's name or value is no str.
+            ValueError: The status, or the number of times, is not one of those; or a header cannot be sent.
         """
         from ._wire import refusal
 

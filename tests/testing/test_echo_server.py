@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -252,6 +255,61 @@ def test_refuse_takes_only_a_status_that_refuses(status: int) -> None:
 
 
 # --- the handshake ---
+
+
+@pytest.mark.parametrize(
+    ("headers", "error", "named"),
+    [
+        ({"X": "a\r\nb"}, ValueError, "'X'"),
+        ({"X": "€"}, ValueError, "Latin-1"),
+        ({"a b": "x"}, ValueError, "'a b'"),
+        ({"": "x"}, ValueError, "''"),
+        ({5: "x"}, TypeError, "5"),
+        ({"X": 5}, TypeError, "5"),
+    ],
+)
+def test_refuse_takes_only_headers_that_can_be_sent(
+    echo_server: EchoServer, headers: Any, error: type[Exception], named: str
+) -> None:
+    with pytest.raises(error, match=re.escape(named)):
+        echo_server.refuse(503, headers)
+
+
+def test_half_a_character_is_refused(echo_server: EchoServer) -> None:
+    with pytest.raises(ValueError, match="data has a lone surrogate"):
+        echo_server.send("\ud800")
+    with pytest.raises(ValueError, match="reason has a lone surrogate"):
+        echo_server.close(1000, "\ud800")
+
+
+def test_a_host_that_cannot_be_one_is_an_os_error() -> None:
+    with pytest.raises(OSError, match="no host name"):
+        EchoServer("a" * 300).start()
+
+
+def test_everywhere_is_ipv4() -> None:
+    with EchoServer("") as server, connect(server.url) as client:
+        assert server.url.startswith("ws://127.0.0.1:")
+        assert client.ping().wait(TIMEOUT)
+
+
+def test_a_start_that_is_interrupted_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = set(threading.enumerate())
+    with monkeypatch.context() as patch:
+        patch.setattr("concurrent.futures.Future.result", interrupted)
+        server = EchoServer()
+        with pytest.raises(KeyboardInterrupt):
+            server.start()
+    assert set(threading.enumerate()) <= before
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            server.start()
+    with server, connect(server.url) as client:
+        assert client.ping().wait(TIMEOUT)
 
 
 def test_headers_and_path_are_those_of_the_last_client(echo_server: EchoServer) -> None:
