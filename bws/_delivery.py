@@ -9,10 +9,11 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from operator import length_hint
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from ._engine.interface import Engine, Item
 from ._lifetime import exiting
@@ -21,6 +22,7 @@ from ._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS
 __all__ = ["Direct", "Dispatch", "Dispatched"]
 
 SLICE_ITEMS = 4  # at least so many events a call of dispatch
+LOOK = 1.0  # s, while somebody waits, between two looks whether a loop that tells nobody has been closed
 SLICE_TIME = 0.008  # s; then the loop behind dispatch gets its turn (a GUI draws 60 times a second)
 
 Dispatch = Callable[[Callable[[], None]], object]
@@ -43,7 +45,7 @@ class Target(Protocol):
     @property
     def _engine(self) -> Engine: ...
 
-    def _take(self, items: Sequence[Item]) -> None:
+    def _take(self, items: Iterable[Item]) -> None:
         """Deliver `items`, all of them, whatever a handler lets out."""
 
     def _deliver_held(self) -> None:
@@ -76,6 +78,9 @@ class Direct:
 
     def attach(self) -> None:
         """See `Dispatched`; there is no loop that may go."""
+
+    def look(self) -> None:
+        """See `Dispatched`."""
 
     def deliver(self, items: Sequence[Item], size: int) -> None:
         target = self._ref()
@@ -116,7 +121,12 @@ class Direct:
                 if self._late is None:
                     return
                 self._again = False
-            target._deliver_held()
+            try:
+                target._deliver_held()
+            except BaseException:  # no memory, say
+                with self._lock:
+                    self._late = None
+                raise
 
     def on_thread(self) -> bool:
         """Whether the caller runs on the thread that runs the handlers."""
@@ -152,10 +162,10 @@ class Dispatched:
         "_gone",
         "_handing",
         "_inside",
+        "_kept",
         "_lock",
         "_ref",
         "_scheduled",
-        "_sizes",
         "_thread",
     )
 
@@ -165,11 +175,13 @@ class Dispatched:
         # Guards all below. Reentrant, as a signal handler that binds may come in while its own thread holds it.
         self._lock = threading.RLock()
         self._batches: deque[tuple[Sequence[Item], int]] = deque()
-        self._current: Iterator[Item] = iter(())
-        self._sizes = (0, 0)  # items and bytes of the current batch
+        # The batch that is being delivered, which stays in `_batches` until it is, and what is left of it: in one word,
+        # so that nothing that raises in between, as Ctrl-C may, can lose or double it.
+        self._current: tuple[Sequence[Item], Iterator[Item]] = ((), iter(()))
         self._count = self._bytes = 0  # of all batches, the current one included
         self._scheduled = False
         self._gone = False
+        self._kept: Target | None = None
         self._thread: object = None  # the one that ran handlers last; see _Identity
         self._handing: int | None = None  # the thread that is in `dispatch`
         self._inside: int | None = None  # the thread that is in _drain
@@ -180,6 +192,16 @@ class Dispatched:
         tell_when_gone = getattr(self._dispatch, "tell_when_gone", None)  # the adapters of bws.dispatch
         if tell_when_gone is not None:
             tell_when_gone(self)
+
+    def look(self) -> float | None:
+        """See whether the loop is still there; in how many seconds that is to be done again, if nobody tells."""
+        loop = self._loop()
+        if loop is None or self._gone:
+            return None
+        if loop.is_closed():
+            self.loop_gone()
+            return None
+        return LOOK
 
     # -- on the network's thread ------------------------------------------------------------------
 
@@ -210,11 +232,16 @@ class Dispatched:
 
     def wake_handlers(self, over: bool) -> None:
         """Have held events delivered."""
-        with self._lock:
-            if self._scheduled:
-                return
-            self._scheduled = True
-        self._schedule(patient=False)
+        try:
+            with self._lock:
+                self._kept = self._ref()  # it is owed something, also when the program lets go of it now
+                if self._scheduled:
+                    return
+                self._scheduled = True
+            self._schedule(patient=False)
+        except BaseException:
+            self._scheduled = False  # Ctrl-C came before it was; the next event is told, once too often at worst
+            raise
 
     def _schedule(self, patient: bool) -> None:
         """Hand the drain to `dispatch`; `patient`: wait here when its queue is full."""
@@ -252,11 +279,15 @@ class Dispatched:
         # Nobody is there to see events: take them as they come, so that the states go on.
         self._drain()
 
-    def _loop_closed(self) -> bool:
-        """Whether `dispatch` is a method of an asyncio loop that has been closed."""
+    def _loop(self) -> Any:
+        """The asyncio loop that `dispatch` is a method of, or None."""
         loop = getattr(self._dispatch, "__self__", None)
         asyncio = sys.modules.get("asyncio")
-        return asyncio is not None and isinstance(loop, asyncio.AbstractEventLoop) and loop.is_closed()
+        return loop if asyncio is not None and isinstance(loop, asyncio.AbstractEventLoop) else None
+
+    def _loop_closed(self) -> bool:
+        loop = self._loop()
+        return loop is not None and bool(loop.is_closed())
 
     def loop_gone(self) -> None:
         """The loop behind `dispatch` runs nothing any more, not even what it has taken."""
@@ -276,15 +307,24 @@ class Dispatched:
 
     def _drain(self) -> None:
         """Deliver a slice of what waits; schedule itself again if more is left."""
+        try:
+            self._deliver_slices()
+        except BaseException:
+            if self._inside == threading.get_ident():
+                self.resume()  # it was cut short
+            raise
+
+    def _deliver_slices(self) -> None:
         with self._lock:
             if self._inside is not None:
                 # By this thread, as dispatch runs what it is given at once: go on below instead of ever deeper.
                 # Or by another one, as the loop went away meanwhile: one takes what is left.
                 self._again = True
                 return
-            self._inside = threading.get_ident()
+            me = threading.get_ident()
             # A dispatch that runs what it is given at once has no thread of its own to run handlers on.
-            self._thread = None if self._handing == self._inside else _identity.token
+            self._thread = None if self._handing == me else _identity.token
+            self._inside = me
         leaving: BaseException | None = None
         going = True
         while going:
@@ -293,17 +333,25 @@ class Dispatched:
                 more = self._slice()
             except BaseException as exc:
                 leaving = exc  # SystemExit and the like go where the program's own loop sends them
-            try:
-                if more:
-                    self._schedule(patient=False)
-            except BaseException as exc:
-                leaving = leaving or exc
+            if more:
+                self._schedule(patient=False)
             with self._lock:
                 going, self._again = self._again, False
                 if not going:
                     self._inside = None
         if leaving is not None:
             raise leaving
+
+    def resume(self) -> None:
+        """Something that ran handlers on this thread was cut short, by Ctrl-C say: have what is left delivered.
+
+        Called by what runs them, when nothing of it is under way any more; once too often does no harm.
+        """
+        with self._lock:
+            if self._inside == threading.get_ident():
+                self._inside = None
+            self._scheduled = True
+        self._schedule(patient=False)
 
     def _slice(self) -> bool:
         """Deliver for some milliseconds; whether more is left."""
@@ -317,11 +365,12 @@ class Dispatched:
             allowed = SLICE_ITEMS if spend is None else spend(SLICE_ITEMS)
             if not allowed:
                 return True
-            items = tuple(islice(self._current, allowed))
+            items = self._current[1]
+            number = min(allowed, length_hint(items))
             if spend is not None:
-                spend(len(items) - allowed)
-            if items:
-                target._take(items)
+                spend(number - allowed)
+            if number:
+                target._take(islice(items, number))
             elif not self._next(target):
                 return False
             elif not target._paid():
@@ -333,15 +382,20 @@ class Dispatched:
         """Go to the next batch, if there is one; whether there is, or a handler was bound that is owed something."""
         with self._lock:
             congested = self.congested()
-            self._count -= self._sizes[0]
-            self._bytes -= self._sizes[1]
+            if self._batches and self._batches[0][0] is self._current[0]:
+                self._count -= len(self._batches[0][0])
+                self._bytes -= self._batches[0][1]
+                self._batches.popleft()
             if self._batches:
-                items, size = self._batches.popleft()
-                self._current, self._sizes = iter(items), (len(items), size)
+                items = self._batches[0][0]
+                self._current = items, iter(items)
             else:
-                self._sizes = (0, 0)
+                self._current = (), iter(())
                 # Who bound a handler before this found that the drain was scheduled, and left it to that.
-                self._scheduled = not target._paid()
+                self._scheduled = False
+                if not target._paid():  # after the line before, as a signal handler of this thread may bind, too
+                    self._scheduled = True
+                self._kept = None
             more = self._scheduled
             relieved = congested and not self.congested()
         if relieved:
@@ -370,7 +424,7 @@ class Dispatched:
         """After a fork, in the child: what was handed over comes to nothing."""
         self._lock = threading.RLock()
         self._batches.clear()
-        self._current = iter(())
+        self._current = (), iter(())
         self._scheduled = True
 
     def raised(self, exc: BaseException) -> None:

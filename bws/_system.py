@@ -142,6 +142,10 @@ class Waker:
         self._lock = threading.RLock()
         self.close()
 
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):  # Ctrl-C came while it was made
+            self.close()
+
 
 _READABLE = (True, False, False)
 
@@ -226,8 +230,11 @@ class Condition:
     def notify_all(self) -> None:
         """Have all that wait look again."""
         while self._waiting:
-            with contextlib.suppress(IndexError):  # a signal handler said it first
-                self._waiting.pop().release()
+            # A signal handler may say it first, or raise in between: then this is done again.
+            with contextlib.suppress(IndexError, RuntimeError):
+                self._waiting[-1].release()
+            with contextlib.suppress(IndexError):
+                self._waiting.pop()
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until `predicate` is true; False when `timeout` seconds are over.
@@ -320,7 +327,7 @@ def acknowledged(sock: socket.socket) -> tuple[int, int, float]:
 
 
 # An import on a socket's thread must not be cut in two by a fork: the child would be left with half a module.
-importing = threading.Lock()
+importing = threading.RLock()
 
 
 class Forkable(Protocol):

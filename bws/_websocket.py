@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from ssl import SSLContext
-from time import perf_counter
+from time import monotonic, perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -91,8 +91,8 @@ class WebSocket(EventTarget):
 
     __slots__ = (
         "__dict__", "__weakref__", "_aborted", "_binary_type", "_changed", "_close_done", "_delivery", "_dropped",
-        "_engine", "_extensions", "_muted", "_open_done", "_over", "_protocol", "_quiet", "_refused", "_settings",
-        "_state", "_verdict",
+        "_engine", "_extensions", "_fired", "_muted", "_open_done", "_over", "_protocol", "_quiet", "_refused",
+        "_settings", "_state", "_verdict",
     )  # fmt: skip
 
     CONNECTING = _Constant(CONNECTING)
@@ -145,18 +145,20 @@ class WebSocket(EventTarget):
         self._muted = False  # no handler is called any more: the interpreter exits, or the loop is gone
         self._over = False  # the engine delivers nothing more
         self._verdict: Verdict | None = None
+        self._fired = 0  # of the last events: Ctrl-C may have them fired in two goes
         self._protocol = self._extensions = ""
         self._binary_type = BINARY_TYPES[0]
         self._refused = False  # a message was sent while OPEN, and yet too late
         self._dropped = 0  # payload bytes that came too late to be sent
         self._delivery = Direct(self) if run is None else Dispatched(self, run)
         self._engine = threaded_engine(settings, self._delivery)
-        self._delivery.attach()
-        _lifetime.add(self)
         try:
+            self._delivery.attach()
+            _lifetime.add(self)
             self._engine.start()
         except BaseException:
             _lifetime.discard(self)
+            self._engine.give_up()
             raise
 
     # -- attributes -------------------------------------------------------------------------------
@@ -404,12 +406,20 @@ class WebSocket(EventTarget):
             self.wait_closed(None if limit is None else limit + 1)
 
     def _wait(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
-        with self._lock:
-            if self._engine.interrupted():
-                return predicate()  # the connection goes on when the signal handler has returned
-            if self._changed is None:
-                self._changed = Condition(self._lock)
-            return self._changed.wait_for(predicate, timeout)
+        end = None if timeout is None else monotonic() + timeout
+        while True:
+            look = self._delivery.look()
+            with self._lock:
+                if self._engine.interrupted():
+                    return predicate()  # the connection goes on when the signal handler has returned
+                if self._changed is None:
+                    self._changed = Condition(self._lock)
+                left = None if end is None else max(0.0, end - monotonic())
+                limit = min((each for each in (left, look) if each is not None), default=None)
+                if self._changed.wait_for(predicate, limit):
+                    return True
+            if end is not None and monotonic() >= end:
+                return False
 
     def _paid(self) -> bool:
         """Whether handlers that were bound late have got what was held for them; a look without the lock."""
@@ -435,7 +445,7 @@ class WebSocket(EventTarget):
 
     # -- facts become events (runs where handlers run) --------------------------------------------
 
-    def _take(self, items: Sequence[Item]) -> None:
+    def _take(self, items: Iterable[Item]) -> None:
         """Deliver what the engine reported, in wire order.
 
         Raises:
@@ -462,20 +472,27 @@ class WebSocket(EventTarget):
                         self._fire(MessageEvent("message", item))
                         stamp = perf_counter() * 1000
                 else:
+                    self._now = None
                     self._note(item)
                     stamp = perf_counter() * 1000
             except BaseException as exc:
                 # Of a message's only handler, or to be raised where the program's own loop is.
                 if self._handler_raised(exc):
                     leaving = exc
+                if (isinstance(item, Ending) and not self._close_done) or (
+                    isinstance(item, Opened) and not self._open_done
+                ):
+                    self._note(item)  # Ctrl-C came in between: what is left of it
         self._now = None
-        if self._flush:
+        if self._flush and not self._over:  # from then on another thread may be delivering
             self._deliver_held()
         if leaving is not None:
             raise leaving
 
     def _note(self, fact: Opened | CloseFrame | Ending | Pong) -> None:
         """Deliver what is not a message."""
+        if self._state == CLOSED and self._close_done:
+            return  # a handler has forked, and this is the child
         if isinstance(fact, Opened):
             self._opened(fact)
         elif isinstance(fact, Ending):
@@ -492,7 +509,8 @@ class WebSocket(EventTarget):
     def _opened(self, fact: Opened) -> None:
         """https://websockets.spec.whatwg.org/#feedback-from-the-protocol, "established"."""
         with self._lock:
-            before = self._step(Fact.OPENED)
+            # OPEN: it has come as far as that before
+            before = CONNECTING if self._state == OPEN else self._step(Fact.OPENED)
             if before == CONNECTING:
                 self._extensions, self._protocol = fact.extensions, fact.protocol
         if before == CONNECTING:
@@ -507,33 +525,55 @@ class WebSocket(EventTarget):
     def _ended(self, ending: Ending) -> None:
         """https://websockets.spec.whatwg.org/#feedback-from-the-protocol, "closed"."""
         with self._lock:
-            self._step(Fact.ENDED)
-            verdict = self._verdict = judge(ending, aborted=self._aborted)
+            verdict = judge(ending, aborted=self._aborted)
+            if self._state != CLOSED:
+                self._step(Fact.ENDED)
+            self._verdict = verdict
+        events: list[DOMEvent] = []
+        if verdict.fires_error:
+            events.append(DOMEvent("error", error=verdict.error))
+        events.append(CloseEvent("close", verdict.code, verdict.reason, verdict.was_clean, error=verdict.error))
         try:
             self._log("code %d, reason %r, %s", verdict.code, verdict.reason, verdict.error or "clean")
-            if verdict.fires_error:
-                self._fire(DOMEvent("error", error=verdict.error))
-        finally:  # whatever a handler lets out, the rest comes
+            self._fire_last(events)
+        finally:  # Ctrl-C may come anywhere, and other threads wait for this
             try:
-                self._fire(CloseEvent("close", verdict.code, verdict.reason, verdict.was_clean, error=verdict.error))
+                self._fire_last(events)
             finally:
                 try:
                     self._settle()
                 except BaseException:
-                    self._settle()  # Ctrl-C came in between: other threads may wait for this
+                    self._settle()
                     raise
+
+    def _fire_last(self, events: list[DOMEvent]) -> None:
+        """Fire those of `events` that have not been before, whatever a handler lets out."""
+        while self._fired < len(events):
+            event = events[self._fired]
+            self._fired += 1
+            try:
+                self._fire(event)
+            except BaseException:
+                self._fire_last(events)
+                raise
 
     def _settle(self) -> None:
         """The last event is delivered; what a handler bound later is owed is delivered by somebody else."""
+        leaving: BaseException | None = None
         while True:
-            if self._flush:
-                self._deliver_held()
+            try:
+                if self._flush:
+                    self._deliver_held()
+            except BaseException as exc:
+                leaving = exc  # the next ones come all the same
             with self._lock:
                 if not self._flush or self._muted:
                     self._over = self._close_done = True
                     self._notify()
                     break
         _lifetime.discard(self)
+        if leaving is not None:
+            raise leaving
 
     def _fire(self, event: DOMEvent) -> None:
         if not self._muted:

@@ -244,3 +244,25 @@ def test_a_signal_handler_may_come_in_while_what_was_held_gets_its_thread(
         monkeypatch.setattr(threading.Thread, "start", interrupted)
         in_time(bind)
     assert sorted(got) == ["close", "message"]
+
+
+def test_ctrl_c_while_events_are_delivered_loses_no_other_event_and_no_end() -> None:
+    sent = ["0", "1", "2"]
+    data = b"".join(frame(TEXT, text) for text in sent) + close_frame(1000)
+    whole = ["open", *sent, "close"]
+
+    def scene(interruption: Interruption) -> None:
+        events, got = bws.dispatch.Queue(), list[str]()
+        ws = bws.WebSocket(server.url, dispatch=events)
+        for type in ("open", "message", "close"):
+            ws.bind(type, lambda evt: got.append(getattr(evt, "data", evt.type)))
+        with contextlib.suppress(Interrupt), interruption():
+            events.run_until(lambda: got and got[-1] == "close", TIMEOUT)
+        assert events.run_until(lambda: ws._close_done, TIMEOUT), interruption.place
+        # What was about to be handled when it came may be gone, as if it had come in its handler.
+        assert len(got) >= len(whole) - 1, (interruption.place, got)
+        assert got == [one for one in whole if one in got], (interruption.place, got)
+        assert ws.wait_closed(0), interruption.place
+
+    with ScriptedServer(lambda c: c.handshake(then=data)) as server:
+        assert everywhere(scene, throw) > 100

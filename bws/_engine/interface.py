@@ -54,6 +54,9 @@ class Engine(Protocol):
     def start(self) -> None:
         """Begin to connect."""
 
+    def give_up(self) -> None:
+        """After a `start` that raised, or before it: leave nothing behind."""
+
     def send(self, opcode: int, payload: bytes | memoryview | str) -> bool:
         """Send one message; a str has ASCII only. False when it came too late and was dropped."""
 

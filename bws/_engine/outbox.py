@@ -393,6 +393,7 @@ class Outbox:
         if not frames:
             self.pongs = 0
             self._masked.clear()
+            self._notify()
         self.waiting = bool(frames) and self._sock is not None and not self.stalled
 
     def _pieces(self, position: int) -> list[memoryview]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from .._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS, Settings
 from .._state import Ending
-from .._system import Poller, Waker, close_descriptor, importing, keep_freed_memory
+from .._system import Poller, Waker, close_descriptor, forget_at_fork, importing, keep_freed_memory
 from .._text import brief, printable
 from ..errors import ProtocolError
 from . import handshake
@@ -49,6 +49,7 @@ class ThreadedEngine:
     """
 
     __slots__ = (
+        "__weakref__",
         "_accepted",
         "_arrivals",
         "_changed",
@@ -94,7 +95,6 @@ class ThreadedEngine:
         self._settings = settings
         self._listener: Listener = listener
         self._waker = Waker()
-        self._relief = hire()
         self._outbox = Outbox()
         self._sock: socket.socket | None = None
         self._patience: Patience | None = None  # while connecting
@@ -132,22 +132,23 @@ class ThreadedEngine:
         self._reported = False
         self._not_begun = [True]  # a list, as it can be emptied once only
         self._thread = threading.Thread(target=self._run, name=f"bws {settings.address.origin}", daemon=True)
+        forget_at_fork(self)
+        self._relief = hire()  # last: it counts
 
     # -- called from any thread -------------------------------------------------------------------
 
     def start(self) -> None:
-        try:
-            if sys.is_finalizing():  # Python before 3.12 would wait for ever for a thread that never runs
-                raise RuntimeError("can't create new thread at interpreter shutdown")
-            self._thread.start()
-        except BaseException:
-            # Ctrl-C may come when the thread is there already: then that is told, and tidies up itself.
-            if self._begin():
-                self._waker.close()
-                dismiss(self._relief)
-            else:
-                self.abort()
-            raise
+        if sys.is_finalizing():  # Python before 3.12 would wait for ever for a thread that never runs
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        self._thread.start()
+
+    def give_up(self) -> None:
+        # Ctrl-C may come when the thread is there already: then that is told, and tidies up itself.
+        if self._begin():
+            self._waker.close()
+            dismiss(self._relief)
+        else:
+            self.abort()
 
     def _begin(self) -> bool:
         """Whether the caller is the first: the thread, or who has failed to start it."""
@@ -242,6 +243,8 @@ class ThreadedEngine:
             close_descriptor(other)
         self._waker.forget()
 
+    _forget = forget  # also of a connection whose end has been reported, and which lingers
+
     # -- the thread's life ------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -266,7 +269,8 @@ class ThreadedEngine:
             try:
                 self._linger()
             finally:
-                self._drop()
+                with self._io:  # the relief thread may be about to read
+                    self._drop()
                 self._waker.close()
                 dismiss(self._relief)
                 # What refers back to this object goes, so that nothing has to wait for the garbage collector.
@@ -537,6 +541,8 @@ class ThreadedEngine:
     def _check_timers(self) -> None:
         now = time.monotonic()
         settings = self._settings
+        if self._peer_close is not None:
+            self._close_due = None  # it may have been set at the same time, by close()
         if self._outbox.progress != self._progress:
             # What is queued goes out first, however long it takes: the peer is reading.
             self._progress = self._outbox.progress

@@ -23,6 +23,9 @@ class Attached(Protocol):
     def loop_gone(self) -> None:
         """What was given to the adapter and has not begun will never run."""
 
+    def resume(self) -> None:
+        """What was given to the adapter may have been cut short, or may not have begun."""
+
 
 class Adapter:
     """What `bws.dispatch.tk` and its like return, to be given to ``dispatch=``.
@@ -72,6 +75,13 @@ class Adapter:
         """Whether no socket uses it."""
         return not self._attached
 
+    def resume(self) -> None:
+        """Ctrl-C has come in between: have the sockets give what they have again."""
+        with self._pump.lock:
+            attached = list(self._attached)
+        for each in attached:
+            each.resume()
+
     def lose(self) -> None:
         """The window or the loop is gone: let the sockets know."""
         with self._pump.lock:
@@ -107,6 +117,7 @@ class Pump:
         self._due = False  # `woken` or `rested` is about to be called
         self._adapters: weakref.WeakSet[Adapter] = weakref.WeakSet()
         self._spent = 0.0  # s since the last rest; used on the loop's thread
+        self._depth = 0  # of turns inside handlers; used on the loop's thread
 
     def _forget(self) -> None:
         # Guards all but `_spent`. Reentrant for the sake of signal handlers.
@@ -173,23 +184,43 @@ class Pump:
 
     def woken(self) -> None:
         """Run what waits, unless a rest is due."""
-        if self._spent >= SLICE and not self.closed:
-            self._rest(self.REST)
-        else:
-            self._turn()
+        try:
+            if self._spent >= SLICE and not self.closed:
+                self._rest(self.REST)
+            else:
+                self._turn()
+        except BaseException:
+            self._resume()
+            raise
 
     def rested(self) -> None:
         """Run what waits, after a rest."""
-        self._spent = 0.0
-        self._turn()
+        try:
+            self._spent = 0.0
+            self._turn()
+        except BaseException:
+            self._resume()
+            raise
 
-    def _turn(self) -> None:
+    def _resume(self) -> None:
+        """Ctrl-C, say, may have come when a call was taken and had not begun: have the sockets give theirs again."""
+        if self._depth or self.closed:
+            return  # what is around this goes on
         with self.lock:
             self._due = False
-            self.thread_ident = threading.get_ident()
+            adapters = list(self._adapters)
+        for adapter in adapters:
+            adapter.resume()
+
+    def _turn(self) -> None:
         start = time.perf_counter()
         guarded = False
+        depth = self._depth
         try:
+            self._depth = depth + 1
+            with self.lock:
+                self._due = False
+                self.thread_ident = threading.get_ident()
             while True:
                 try:
                     owner, call = self._calls.popleft()
@@ -203,6 +234,7 @@ class Pump:
                 if time.perf_counter() - start > SLICE:
                     break
         finally:
+            self._depth = depth
             self._spent += time.perf_counter() - start
             with self.lock:
                 self._due = bool(self._calls)

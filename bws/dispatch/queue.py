@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 
 from .._settings import check_wait
 from .._system import Condition, capped, forget_at_fork
 from .._text import brief
+from ._pump import Attached
 
 __all__ = ["Queue"]
 
@@ -34,11 +36,13 @@ class Queue:
 
     def __init__(self) -> None:
         self._calls: deque[Callable[[], object]] = deque()
+        self._attached: weakref.WeakSet[Attached] = weakref.WeakSet()
         self._forget()
         forget_at_fork(self)
         self._left: int | None = None  # events that may still be delivered by the present run; None for all
         self._done = 0  # events that it has delivered
         self._asked = False  # whether a socket has called `spend`
+        self._depth = 0  # of runs inside handlers
         self.thread_ident = threading.get_ident()
 
     def _forget(self) -> None:
@@ -84,17 +88,25 @@ class Queue:
         if max_events is not None and max_events < 0:
             raise ValueError(f"max_events={brief(max_events)} must be 0, a positive number of events, or None")
         self.thread_ident = threading.get_ident()
-        before, self._left = self._left, max_events
+        before, depth = self._left, self._depth
         start = self._done
         try:
+            self._left, self._depth = max_events, depth + 1
             while self._calls and self._left != 0:
                 call = self._calls.popleft()
                 self._asked = False
                 call()
                 if not self._asked:
                     self.spend(1)  # a callable of the program's own counts as one event
+        except BaseException:
+            if not depth:  # Ctrl-C may have come when a call was taken and had not begun
+                with self._lock:
+                    attached = list(self._attached)
+                for each in attached:
+                    each.resume()
+            raise
         finally:
-            self._left = before
+            self._left, self._depth = before, depth
         return self._done - start
 
     def run_until(self, predicate: Callable[[], object], timeout: float | None = None) -> bool:
@@ -138,6 +150,14 @@ class Queue:
             self._left -= events
         self._done += events
         return events
+
+    def tell_when_gone(self, attached: Attached) -> None:
+        """Note a socket's delivery, which is told when a run of the queue was cut short; it is not kept alive.
+
+        Called by the sockets.
+        """
+        with self._lock:
+            self._attached.add(attached)
 
     def __repr__(self) -> str:
         return f"<bws.dispatch.Queue {len(self._calls)} waiting>"

@@ -18,12 +18,13 @@ import pytest
 import bws
 from bws._engine import proxies, relief, threaded
 from bws._engine.handshake import HeadReader
+from bws._engine.outbox import Outbox
 from bws._engine.patience import Patience, write
 from bws._engine.relay import relayed
 from bws._system import Condition, Waker
 from bws.dispatch import aio
 from tests.conftest import TIMEOUT, Recorder, run_python
-from tests.wire.frames import PING, PONG, TEXT, close_frame, frame
+from tests.wire.frames import CLOSE, PING, PONG, TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
 from tests.wire.tls import contexts
 
@@ -136,6 +137,74 @@ def test_ctrl_c_is_all_that_comes_out_of_a_wait() -> None:
         signal.signal(signal.SIGALRM, before)
     assert came
     assert set(came) == {KeyboardInterrupt}
+
+
+def test_wait_closed_comes_back_when_a_loop_that_tells_nobody_was_closed() -> None:
+    loop = asyncio.new_event_loop()
+    with ScriptedServer(greet) as server:
+        ws = bws.WebSocket(server.url, dispatch=loop.call_soon_threadsafe)
+        eventually(lambda: ws._delivery._scheduled)  # type: ignore[union-attr]
+        timer = threading.Timer(0.1, loop.close)
+        timer.start()
+        start = time.monotonic()
+        assert ws.wait_closed(TIMEOUT)
+        assert time.monotonic() - start < TIMEOUT / 2
+        timer.join()
+        assert ws.wait_closed(0)
+
+
+def test_flush_comes_back_when_a_close_frame_takes_the_rest_along() -> None:
+    def filled(size: int) -> tuple[Outbox, socket.socket, socket.socket]:
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        far.setblocking(False)
+        outbox = Outbox()
+        outbox.open(near, None)
+        outbox.send(2, bytes(size))
+        return outbox, near, far
+
+    much = 900_000
+    outbox, near, far = filled(much)
+    taken = much - outbox.pending()
+    near.close()
+    far.close()
+    outbox, near, far = filled(taken + 10_000)
+    assert outbox.pending()
+    came: list[bool] = []
+    waiter = threading.Thread(target=lambda: came.append(outbox.wait(TIMEOUT)))
+    waiter.start()
+    eventually(lambda: outbox._drained is not None and outbox._drained._waiting)
+    start = time.monotonic()
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            far.recv(1 << 20)
+    outbox.send(8, b"", message=False)
+    assert not outbox.pending()
+    waiter.join(TIMEOUT)
+    near.close()
+    far.close()
+    assert came == [True]
+    assert time.monotonic() - start < TIMEOUT / 2
+
+
+def test_close_at_the_same_time_as_the_peers_leaves_no_timer_that_is_due_for_ever() -> None:
+    leave = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.read_until(CLOSE)
+        c.send(close_frame(1000))
+        c.wait_for(leave)
+
+    with ScriptedServer(script) as server, bws.WebSocket(server.url, close_timeout=TIMEOUT) as ws:
+        engine: Any = ws._engine
+        ws.close()
+        eventually(lambda: engine._peer_close is not None)
+        with engine._io:
+            engine._close_due = time.monotonic() - 1  # as by a close() that was held up behind its look
+            engine._check_timers()
+            assert engine._close_due is None
+        leave.set()
 
 
 # -- starting
@@ -379,6 +448,55 @@ def test_an_adapter_may_be_made_while_one_is_made() -> None:
 
 
 # -- fork
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork()")
+def test_a_child_keeps_no_connection_that_lingers() -> None:
+    program = """
+import os, sys, bws
+ws = bws.WebSocket(sys.argv[1])
+ws.bind("close", lambda: None)
+ws.wait_closed(20)
+descriptor = ws._engine._sock.fileno()
+child = os.fork()
+if not child:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        os._exit(7)
+    os._exit(1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake(then=bytes.fromhex("8f 00"))  # a reserved opcode
+        c.wait_for(done)  # TCP stays open
+
+    with ScriptedServer(script) as server:
+        result = run_python(program, server.url)
+        done.set()
+    assert (result.stdout, result.stderr) == ("7\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork()")
+def test_a_handler_that_forks_gets_nothing_more_in_the_child() -> None:
+    program = """
+import os, sys, time, bws
+events, children = bws.dispatch.Queue(), []
+ws = bws.WebSocket(sys.argv[1], dispatch=events)
+ws.bind("message", lambda: children.append(os.fork()))
+while ws._delivery._count < 3:  # the close frame is in, too
+    time.sleep(0.005)
+events.run_pending()
+if not children[0]:
+    sys.stderr.flush()
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]))
+"""
+    with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "hello") + close_frame(1000))) as server:
+        result = run_python(program, server.url)
+    assert (result.stdout, result.stderr) == ("7\n", "")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork()")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 import bws
-from bws import _delivery
+from bws import _delivery, _lifetime
 from bws._engine import threaded
 from tests.conftest import TIMEOUT, TYPES, Entry, Mode, Recorder
 from tests.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame
@@ -138,6 +139,73 @@ def test_a_handler_that_is_bound_when_the_drain_is_about_to_end_gets_what_is_hel
         monkeypatch.setattr(_delivery.Dispatched, "_next", bind_before)
         assert inbox.wait() == ["one"]
         mode.end()
+
+
+def test_what_is_held_comes_one_at_a_time_when_it_is_bound_as_the_socket_settles(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settled, bound = threading.Event(), threading.Event()
+    discard = _lifetime.discard
+    texts = [str(n) for n in range(20)]
+    inside: list[int] = []
+    together: list[int] = []
+    got: list[str] = []
+
+    def slowly(resident: _lifetime.Resident) -> None:
+        discard(resident)
+        settled.set()
+        bound.wait(TIMEOUT)
+
+    def handler(evt: bws.MessageEvent) -> None:
+        inside.append(1)
+        together.append(len(inside))
+        time.sleep(0.001)  # so that another thread could come in
+        inside.pop()
+        got.append(evt.data)
+
+    monkeypatch.setattr(_lifetime, "discard", slowly)
+    data = b"".join(frame(TEXT, text) for text in texts) + close_frame(1000)
+    with ScriptedServer(lambda c: c.handshake(then=data)) as server:
+        ws = bws.WebSocket(server.url)
+        assert settled.wait(TIMEOUT)
+        ws.bind("message", handler)
+        bound.set()
+        assert ws.wait_closed(TIMEOUT)
+    assert got == texts
+    assert set(together) == {1}
+
+
+def test_what_is_held_comes_although_the_program_has_let_go_of_the_socket() -> None:
+    events = bws.dispatch.Queue()
+    got: list[str] = []
+
+    def make(url: str) -> None:
+        ws = bws.WebSocket(url, dispatch=events)
+        assert events.run_until(lambda: ws.readyState == 3, TIMEOUT)
+        ws.bind("message", lambda evt: got.append(evt.data))
+
+    with ScriptedServer(lambda c: c.handshake(then=ONE + close_frame(1000))) as server:
+        make(server.url)
+        assert events.run_until(lambda: got, TIMEOUT)
+    assert got == ["one"]
+
+
+def test_each_of_several_handlers_of_what_was_held_may_leave_its_loop() -> None:
+    events = bws.dispatch.Queue()
+    got: list[str] = []
+
+    def leave(evt: bws.MessageEvent) -> None:
+        got.append(evt.data)
+        raise SystemExit
+
+    data = b"".join(frame(TEXT, text) for text in "123") + close_frame(1000)
+    with ScriptedServer(lambda c: c.handshake(then=data)) as server:
+        ws = bws.WebSocket(server.url, dispatch=events)
+        ws.bind("close", lambda: ws.bind("message", leave))
+        while not ws._close_done:
+            with contextlib.suppress(SystemExit):
+                events.run_until(lambda: False, 0.01)
+    assert got == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("how", ["bind", "addEventListener", "on"])

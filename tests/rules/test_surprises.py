@@ -18,7 +18,7 @@ import pytest
 
 import bws
 from tests.conftest import run_python
-from tests.wire.frames import TEXT, close_frame, frame
+from tests.wire.frames import PING, PONG, TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
 
 TIMEOUT = 20.0
@@ -246,6 +246,29 @@ def test_an_event_of_the_network_is_not_dispatched_inside_its_handler(single: bo
         assert raised == [evt.type for evt in kept] == ["open", "message", "close"]
         ws.unbind("message")
         assert ws.dispatchEvent(kept[1])  # afterwards it may be
+
+
+def test_a_message_may_be_dispatched_again_in_the_callback_of_a_pong() -> None:
+    kept: list[Any] = []
+    again: list[bool] = []
+    done = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.read_until(PING)
+        c.send(frame(TEXT, "hello") + frame(PONG, b"p"))
+        c.behave()
+
+    def pong(_: float) -> None:
+        again.append(ws.dispatchEvent(kept[0]))
+        done.set()
+
+    with ScriptedServer(script) as server, bws.WebSocket(server.url) as ws:
+        ws.bind("message", kept.append)
+        ws.ping(b"p", pong)
+        assert done.wait(TIMEOUT)
+    assert again == [True]
+    assert len(kept) == 2
 
 
 def test_a_listener_for_one_event_gets_one_of_two_that_come_at_the_same_time() -> None:
