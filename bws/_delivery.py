@@ -307,10 +307,11 @@ class Dispatched:
 
     def _drain(self) -> None:
         """Deliver a slice of what waits; schedule itself again if more is left."""
+        nested = self._inside is not None
         try:
             self._deliver_slices()
         except BaseException:
-            if self._inside == threading.get_ident():
+            if not nested and self._inside == threading.get_ident():
                 self.resume()  # it was cut short
             raise
 
@@ -393,9 +394,10 @@ class Dispatched:
                 self._current = (), iter(())
                 # Who bound a handler before this found that the drain was scheduled, and left it to that.
                 self._scheduled = False
-                if not target._paid():  # after the line before, as a signal handler of this thread may bind, too
+                if target._paid():  # after the line before, as a signal handler of this thread may bind, too
+                    self._kept = None
+                else:
                     self._scheduled = True
-                self._kept = None
             more = self._scheduled
             relieved = congested and not self.congested()
         if relieved:

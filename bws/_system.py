@@ -130,12 +130,13 @@ class Waker:
     def close(self) -> None:
         """Give the descriptors back."""
         with self._lock:
-            for end in {self._read, self._write}:
+            # First: an interruption may leave one open, and not have somebody else's closed by the next call.
+            ends, self._read, self._write = {self._read, self._write}, -1, -1
+            for end in ends:
                 if not isinstance(end, int):
                     end.close()
                 elif end >= 0:
                     os.close(end)
-            self._read = self._write = -1
 
     def forget(self) -> None:
         """As `close`, in the child of a fork, where another thread may have held the lock."""
@@ -231,10 +232,11 @@ class Condition:
         """Have all that wait look again."""
         while self._waiting:
             # A signal handler may say it first, or raise in between: then this is done again.
-            with contextlib.suppress(IndexError, RuntimeError):
-                self._waiting[-1].release()
-            with contextlib.suppress(IndexError):
-                self._waiting.pop()
+            with contextlib.suppress(IndexError, RuntimeError, ValueError):
+                waiter = self._waiting[-1]
+                with contextlib.suppress(RuntimeError):
+                    waiter.release()
+                self._waiting.remove(waiter)
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until `predicate` is true; False when `timeout` seconds are over.
@@ -346,9 +348,10 @@ def forget_at_fork(owner: Forkable) -> None:
 
 
 def _after_fork() -> None:
-    importing.release()
     for owner in list(_forkable.values()):
         owner._forget()
+    with contextlib.suppress(RuntimeError):  # Ctrl-C came when it was waited for, and the fork went on
+        importing.release()
 
 
 if hasattr(os, "register_at_fork"):

@@ -400,10 +400,10 @@ class EventTarget:
                 listeners = self._listeners.get(type, ())
                 if held is None or not held or not listeners:
                     # All is delivered, or its handler is gone again before it ran: then the rest stays held.
-                    self._flushes.pop(0)
-                    self._notify()
                     if held is not None and not held:
                         del self._held[type]
+                    self._flushes.pop(0)
+                    self._notify()
                     continue
                 event = held.pop(0)
                 if isinstance(event, MessageEvent):

@@ -91,8 +91,8 @@ class WebSocket(EventTarget):
 
     __slots__ = (
         "__dict__", "__weakref__", "_aborted", "_binary_type", "_changed", "_close_done", "_delivery", "_dropped",
-        "_engine", "_extensions", "_fired", "_muted", "_open_done", "_over", "_protocol", "_quiet", "_refused",
-        "_settings", "_state", "_verdict",
+        "_engine", "_extensions", "_fired", "_muted", "_open_done", "_open_fired", "_over", "_protocol", "_quiet",
+        "_refused", "_settings", "_state", "_verdict",
     )  # fmt: skip
 
     CONNECTING = _Constant(CONNECTING)
@@ -145,7 +145,9 @@ class WebSocket(EventTarget):
         self._muted = False  # no handler is called any more: the interpreter exits, or the loop is gone
         self._over = False  # the engine delivers nothing more
         self._verdict: Verdict | None = None
-        self._fired = 0  # of the last events: Ctrl-C may have them fired in two goes
+        # What has been fired: Ctrl-C may come in between, and what is left is done again.
+        self._open_fired = False
+        self._fired = 0  # of the last events
         self._protocol = self._extensions = ""
         self._binary_type = BINARY_TYPES[0]
         self._refused = False  # a message was sent while OPEN, and yet too late
@@ -515,8 +517,11 @@ class WebSocket(EventTarget):
                 self._extensions, self._protocol = fact.extensions, fact.protocol
         if before == CONNECTING:
             self._log("protocol %r, extensions %r", fact.protocol, fact.extensions)
+            event = DOMEvent("open")
             try:
-                self._fire(DOMEvent("open"))
+                first, self._open_fired = not self._open_fired, True
+                if first:
+                    self._fire(event)
             finally:
                 with self._lock:
                     self._open_done = True
@@ -543,7 +548,8 @@ class WebSocket(EventTarget):
                 try:
                     self._settle()
                 except BaseException:
-                    self._settle()
+                    if not self._over:
+                        self._settle()
                     raise
 
     def _fire_last(self, events: list[DOMEvent]) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 # What moves the cursor, ends the line, or turns the order of what stands on it around; tabs are harmless.
 _CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
-# A string of JSON, or the white space between two tokens.
-_STRING_OR_SPACE = re.compile(r"""("(?:[^"\\]|\\.)*")|[ \t\r\n]+""")
+# What ends or begins a string of JSON, an escape in one, and white space.
+_MARKS = re.compile(r'\\.|"|[ \t\r\n]+')
 
 
 def escaped(text: str) -> str:
@@ -70,8 +70,7 @@ class Format:
             except ValueError:
                 pass  # the peer may send what it wants
             else:
-                # Not written anew: numbers and escapes stay as they were sent, and keys that are there twice.
-                return _STRING_OR_SPACE.sub(lambda found: found[1] or "", message)
+                return _without_space(message)
         return one_line(message)
 
     def lines(self, message: str | bytes) -> list[str]:
@@ -94,10 +93,24 @@ class Format:
         return one == other
 
 
+def _without_space(text: str) -> str:
+    """JSON without white space between tokens; not written anew, so numbers and doubled keys stay as they were sent."""
+    inside = False
+
+    def keep(found: re.Match[str]) -> str:
+        nonlocal inside
+        mark = found[0]
+        if mark == '"':
+            inside = not inside
+        return mark if inside or mark == '"' else ""
+
+    return _MARKS.sub(keep, text)
+
+
 def _laid_out(text: str) -> str | None:
     """JSON over several lines; None for what is none, and where the indents would be most of it."""
     parts: list[str] = []
-    room = 4 * len(text) + 1000
+    room = 4 * len(text) + 200_000
     try:
         for part in json.JSONEncoder(ensure_ascii=False, allow_nan=False, indent=2).iterencode(parse_json(text)):
             parts.append(part)

@@ -128,12 +128,18 @@ class Output:
         self.prompt = prompt
         self._write("")
 
-    def end(self) -> None:
-        """Leave a clean line after a plain prompt."""
+    def end(self, *, wait: bool = True) -> None:
+        """Leave a clean line after a plain prompt, and write what is not written yet.
+
+        Args:
+            wait: Whether to wait for another thread that is writing.
+        """
         if self.prompt:
             self.prompt = ""
             self._write(_TO_LINE_START if self._obeys else "\n")
-        if self._lock.acquire(blocking=False):  # else another thread waits for whoever does not read
+        while not (locked := self._lock.acquire(timeout=0.1)) and wait:
+            pass  # in slices, so that Ctrl-C is heard on Windows, too
+        if locked:
             try:
                 self._flush()
             finally:

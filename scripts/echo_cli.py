@@ -96,7 +96,7 @@ def talk(options: Options) -> int:
             server = EchoServer(subprotocols=options.subprotocols, keep_messages=False)
             url = stack.enter_context(server).url
         session = Session(url, options, output, answers=options.url is None, interactive=interactive)
-        stack.callback(output.end)
+        stack.push(lambda kind, *_: output.end(wait=kind is not KeyboardInterrupt))
         try:
             if not session.connect():
                 return NOT_CONNECTED

@@ -40,6 +40,11 @@ class Interruption:
 
     def _step(self, frame: FrameType, event: str, arg: object) -> None:
         if event in ("call", "c_return") and self._left and frame.f_code.co_filename.startswith(PACKAGE):
+            outer: FrameType | None = frame
+            while outer is not None:
+                if outer.f_code.co_name == "__del__":
+                    return  # the garbage collector's: what is raised there comes out nowhere
+                outer = outer.f_back
             self._left -= 1
             if not self._left:
                 self.place = f"{pathlib.Path(frame.f_code.co_filename).name}:{frame.f_lineno} {event} {arg}"

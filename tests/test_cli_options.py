@@ -6,6 +6,7 @@ import re
 import ssl
 import sys
 import time
+import tracemalloc
 from array import array
 from pathlib import Path
 
@@ -236,7 +237,22 @@ def test_json_in_a_pipe_loses_nothing_but_white_space() -> None:
 
 @pytest.mark.parametrize("text", ["[" * 900 + "1," * 20_000 + "1" + "]" * 900, "[" * 100_000, "[" * 1200 + "]" * 1200])
 def test_json_is_not_laid_out_where_the_indents_are_most_of_it(text: str) -> None:
-    assert sum(map(len, Format("json").lines(text))) < 5 * len(text) + 2000
+    assert sum(map(len, Format("json").lines(text))) < 5 * len(text) + 210_000
+
+
+def test_an_everyday_document_is_laid_out() -> None:
+    text = '{"result":{"XBT":[' + ",".join(["[1,2,3,4]"] * 200) + "]}}"
+    assert len(Format("json").lines(text)) > 1000
+
+
+def test_json_with_a_long_string_takes_no_multiple_of_its_size() -> None:
+    text = '{"a" :\n"' + "x \\\\" * 500_000 + '"}'
+    tracemalloc.start()
+    try:
+        assert Format("json").line(text) == text.replace(" :\n", ":")
+        assert tracemalloc.get_traced_memory()[1] < 40 * len(text)
+    finally:
+        tracemalloc.stop()
 
 
 def test_latency_without_a_reply_is_a_time_out() -> None:

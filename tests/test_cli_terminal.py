@@ -215,6 +215,22 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
                 assert pipe.read() == f"{message}\n" * count
                 assert program.wait(TIMEOUT) == 0
 
+    def test_a_reader_that_takes_its_time_gets_the_last_line_too() -> None:
+        reader, writer = os.pipe()
+        with EchoServer(echo=False) as server, open(reader) as pipe:
+            command = [*COMMAND, server.url, "--jsonl"]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=writer) as program:
+                os.close(writer)
+                for _ in range(20):
+                    server.send("x" * 10_000, TIMEOUT)  # more than a pipe holds
+                server.close(1000)
+                with pytest.raises(subprocess.TimeoutExpired):
+                    program.wait(1)  # it waits for its reader
+                lines = pipe.read().splitlines()
+                assert program.wait(TIMEOUT) == 0
+        assert len(lines) == 22
+        assert '"type": "close"' in lines[-1]
+
     def test_close_takes_a_code_and_a_reason(kind: str, tmp_path: Path, echo_server: EchoServer) -> None:
         with terminal(kind, tmp_path, echo_server.url) as person:
             person.wait_for_prompt()

@@ -109,8 +109,8 @@ def _abandoned(plain: socket.socket) -> bool:
     if not _TELLS:
         return False
     poll = select.poll()
-    poll.register(plain, 0)  # nothing but hang-ups
-    return bool(poll.poll(0))
+    poll.register(plain, select.POLLOUT)  # macOS tells of hang-ups only to whoever asks for something
+    return any(got & (select.POLLHUP | select.POLLERR) for _, got in poll.poll(0))
 
 
 def _after_fork() -> None:

@@ -473,7 +473,7 @@ class ThreadedEngine:
             except WOULD_BLOCK as exc:
                 self._write_to_read = isinstance(exc, ssl.SSLWantWriteError)
                 if self._outbox.failed is not None:
-                    # What had come is read. Mostly its end tells why nothing can be sent, and this is not reached.
+                    # What had come is read.
                     self._lost(explained(self._outbox.failed, "the connection was lost"))
                 return
             except OSError as exc:

@@ -120,7 +120,7 @@ class Pump:
         self._depth = 0  # of turns inside handlers; used on the loop's thread
 
     def _forget(self) -> None:
-        # Guards all but `_spent`. Reentrant for the sake of signal handlers.
+        # Guards all but `_spent` and `_depth`. Reentrant for the sake of signal handlers.
         self.lock = threading.RLock()
 
     # -- of the subclass --------------------------------------------------------------------------

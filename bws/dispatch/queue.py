@@ -93,13 +93,13 @@ class Queue:
         try:
             self._left, self._depth = max_events, depth + 1
             while self._calls and self._left != 0:
-                call = self._calls.popleft()
                 self._asked = False
+                call = self._calls.popleft()
                 call()
                 if not self._asked:
                     self.spend(1)  # a callable of the program's own counts as one event
         except BaseException:
-            if not depth:  # Ctrl-C may have come when a call was taken and had not begun
+            if not depth and not self._asked:  # Ctrl-C may have come when a call was taken and had not begun
                 with self._lock:
                     attached = list(self._attached)
                 for each in attached:
