@@ -232,7 +232,7 @@ class Condition:
         """Have all that wait look again."""
         while self._waiting:
             # A signal handler may say it first, or raise in between: then this is done again.
-            with contextlib.suppress(IndexError, RuntimeError, ValueError):
+            with contextlib.suppress(IndexError, ValueError):
                 waiter = self._waiting[-1]
                 with contextlib.suppress(RuntimeError):
                     waiter.release()
