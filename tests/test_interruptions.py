@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 
 import pytest
 
 import bws
+from bws._system import Waker
 from tests.conftest import TIMEOUT
 from tests.interrupt import Interrupt, Interruption, everywhere
 from tests.wire.frames import CLOSE, TEXT, Seen, close_frame, frame
@@ -266,3 +268,55 @@ def test_ctrl_c_while_events_are_delivered_loses_no_other_event_and_no_end() -> 
 
     with ScriptedServer(lambda c: c.handshake(then=data)) as server:
         assert everywhere(scene, throw) > 100
+
+
+def test_ctrl_c_while_what_was_held_is_delivered_leaves_no_handler_without_messages() -> None:
+    def script(c: Connection) -> None:
+        c.handshake(then=frame(TEXT, "held"))
+        c.read_until(TEXT)
+        c.send(frame(TEXT, "next") + close_frame(1000))
+
+    def scene(interruption: Interruption) -> None:
+        events, got = bws.dispatch.Queue(), list[str]()
+        ws = bws.WebSocket(server.url, dispatch=events)
+        assert events.run_until(ws._holds_messages, TIMEOUT)
+        ws.bind("message", lambda evt: got.append(evt.data))
+        with contextlib.suppress(Interrupt), interruption():
+            events.run_pending()
+        ws.send("go on")
+        assert events.run_until(lambda: ws.readyState == 3, TIMEOUT), interruption.place
+        assert got in (["held", "next"], ["next"]), interruption.place
+
+    with ScriptedServer(script) as server:
+        assert everywhere(scene, throw) > 10
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not hasattr(os, "eventfd"), reason="two sockets take its place, and know when they are closed")
+def test_ctrl_c_while_a_descriptor_is_closed_does_not_have_somebody_elses_closed() -> None:
+    def scene(interruption: Interruption) -> None:
+        waker = Waker()
+        descriptor = waker.fileno()
+        with contextlib.suppress(Interrupt), interruption():
+            waker.close()
+        closed = not is_open(descriptor)
+        if closed:
+            os.dup2(null, descriptor)  # somebody else gets it
+        waker.close()
+        if closed:
+            assert is_open(descriptor), interruption.place
+        if is_open(descriptor):  # an interruption may leave its own open
+            os.close(descriptor)
+
+    null = os.open(os.devnull, os.O_RDONLY)
+    try:
+        assert everywhere(scene, throw) > 1
+    finally:
+        os.close(null)
