@@ -228,7 +228,13 @@ def run_python(
     One that is interrupted everywhere must not be `measured`: coverage.py would keep a lock of its own for ever.
     """
     path = os.pathsep.join(map(str, [*paths, pathlib.Path(bws.__file__).parents[1]]))
-    inherited = {name: value for name, value in os.environ.items() if measured or not name.startswith("COVERAGE_")}
+    # By name: os.environ.items() raises when pytest, on the main thread, takes away a variable of its own meanwhile.
+    found = {name: os.environ.get(name) for name in list(os.environ)}
+    inherited = {
+        name: value
+        for name, value in found.items()
+        if value is not None and (measured or not name.startswith("COVERAGE_"))
+    }
     return subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(code), *args],
         env={**inherited, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},

@@ -18,6 +18,8 @@ from .patience import Aborted, Patience, explained, read, write
 
 __all__ = ["choose", "tunnel"]
 
+_LOOKS = 100  # at an environment that changes all the time
+
 
 def choose(option: bool | str | None, address: Address, patience: Patience) -> Proxy | None:
     """The proxy for this address, or None.
@@ -47,6 +49,14 @@ def choose(option: bool | str | None, address: Address, patience: Patience) -> P
 
 def _environments(address: Address) -> str | None:
     """The proxy that the environment (or the system, on macOS and Windows) names for this URL."""
+    for _ in range(_LOOKS):
+        # urllib goes through all variables, and stumbles over one that another thread takes away meanwhile.
+        with contextlib.suppress(KeyError):
+            return _look(address)
+    return _look(address)
+
+
+def _look(address: Address) -> str | None:
     with importing:
         from urllib.request import getproxies, proxy_bypass
 

@@ -105,6 +105,33 @@ def test_the_environment_names_the_proxy(
         assert choose(None, parse_url(url), patience) is None
 
 
+def test_another_thread_may_change_the_environment_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pytest does with a variable of its own."""
+    monkeypatch.setenv("http_proxy", P)
+    monkeypatch.setenv("BWS_COMES_AND_GOES", "")
+    over = threading.Event()
+
+    def change() -> None:
+        while not over.is_set():
+            os.environ.pop("BWS_COMES_AND_GOES", None)
+            os.environ["BWS_COMES_AND_GOES"] = ""
+
+    other = threading.Thread(target=change)
+    interval = sys.getswitchinterval()
+    address = parse_url("ws://a.example/")
+    with contextlib.closing(Waker()) as waker:
+        patience = Patience(waker, bool, None)
+        sys.setswitchinterval(1e-6)
+        other.start()
+        try:
+            proxies = [choose(True, address, patience) for _ in range(2_000)]
+        finally:
+            sys.setswitchinterval(interval)
+            over.set()
+            other.join()
+    assert {proxy and proxy.host for proxy in proxies} == {"proxy.example"}
+
+
 # -- a proxy's URL
 
 # the URL: scheme, host, port, credentials
