@@ -220,6 +220,15 @@ def play(mode: Mode) -> Play:
     return run
 
 
+def is_open(descriptor: int) -> bool:
+    """Whether this process has it open."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
 def run_python(
     code: str, *args: str, paths: Sequence[pathlib.Path] = (), measured: bool = True
 ) -> subprocess.CompletedProcess[str]:

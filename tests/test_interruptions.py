@@ -11,7 +11,7 @@ import pytest
 
 import bws
 from bws._system import Waker
-from tests.conftest import TIMEOUT
+from tests.conftest import TIMEOUT, is_open
 from tests.interrupt import Interrupt, Interruption, everywhere
 from tests.wire.frames import CLOSE, TEXT, Seen, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
@@ -289,14 +289,6 @@ def test_ctrl_c_while_what_was_held_is_delivered_leaves_no_handler_without_messa
 
     with ScriptedServer(script) as server:
         assert everywhere(scene, throw) > 10
-
-
-def is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True
 
 
 @pytest.mark.skipif(not hasattr(os, "eventfd"), reason="two sockets take its place, and know when they are closed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import sys
 import threading
@@ -15,7 +14,7 @@ import pytest
 
 import bws
 from bws import _target
-from tests.conftest import TIMEOUT, Mode, Recorder, run_python, settle
+from tests.conftest import TIMEOUT, Mode, Recorder, is_open, run_python, settle
 from tests.wire.frames import CLOSE, PING, TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
 
@@ -262,15 +261,7 @@ def test_without_open_timeout_it_waits_for_as_long_as_it_takes(mode: Mode) -> No
 
 def count_descriptors() -> int:
     """Descriptors of this process, or of the first 200 numbers that there are."""
-
-    def exists(fd: int) -> bool:
-        try:
-            os.fstat(fd)
-        except OSError:
-            return False
-        return True
-
-    return sum(map(exists, range(200)))
+    return sum(map(is_open, range(200)))
 
 
 def no_start(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
