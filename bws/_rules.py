@@ -373,7 +373,7 @@ def payload_of(data: Any) -> tuple[int, bytes | memoryview | str]:
         if len(data) >= LARGE_TEXT and data.isascii():
             return TEXT, data  # it is its own UTF-8: encoding it can wait until it is sent
         try:
-            return TEXT, data.encode("utf-8")
+            return TEXT, data.encode()
         except UnicodeEncodeError:
             return TEXT, scalar(data).encode("utf-8")
     if kind is bytes:

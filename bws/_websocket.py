@@ -36,6 +36,7 @@ _NAMES = {CONNECTING: "CONNECTING", OPEN: "OPEN", CLOSING: "CLOSING", CLOSED: "C
 _W = TypeVar("_W", bound="WebSocket")
 
 log = logging.getLogger("bws")
+payload_of = _rules.payload_of
 _new = object.__new__
 
 
@@ -226,7 +227,7 @@ class WebSocket(EventTarget):
             InvalidStateError: It is still CONNECTING.
             TypeError: `data` is something else; nothing is converted to text.
         """
-        opcode, payload = _rules.payload_of(data)
+        opcode, payload = payload_of(data)
         state = self._state
         if state == OPEN:
             if not self._engine.send(opcode, payload):

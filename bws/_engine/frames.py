@@ -333,12 +333,15 @@ Payload = bytes | memoryview | str  # of a frame to be sent; a str has ASCII onl
 _HEAD_16, _HEAD_64 = Struct("!BBH"), Struct("!BBQ")
 
 
+_KEYS = Struct("4s" * 128)
+
+
 def masking_keys() -> Iterator[bytes]:
     """Masking keys: fresh for each frame and unpredictable (RFC 6455 section 5.3), bought 128 at a time.
 
     No line of Python runs for each, so an exception of a signal handler cannot end the iterator.
     """
-    return chain.from_iterable(chain.from_iterable(map(Struct("4s").iter_unpack, map(os.urandom, repeat(512)))))
+    return chain.from_iterable(map(_KEYS.unpack, map(os.urandom, repeat(_KEYS.size))))
 
 
 def frame(opcode: int, payload: bytes | memoryview, key: bytes, rsv1: bool = False) -> bytes:
@@ -352,12 +355,12 @@ def frame(opcode: int, payload: bytes | memoryview, key: bytes, rsv1: bool = Fal
     """
     size = len(payload)
     if size < 126 and not rsv1:
-        return _SMALL_HEADS[opcode][size] + key + mask(payload, key)
+        return SMALL_HEADS[opcode][size] + key + mask(payload, key)
     return head(opcode, size, key, rsv1) + mask(payload, key)
 
 
 # The first two bytes of small frames, which are most.
-_SMALL_HEADS = {opcode: tuple(bytes((FIN | opcode, 0x80 | size)) for size in range(126)) for opcode in (1, 2, 8, 9, 10)}
+SMALL_HEADS = {opcode: tuple(bytes((FIN | opcode, 0x80 | size)) for size in range(126)) for opcode in (1, 2, 8, 9, 10)}
 
 
 def head(opcode: int, size: int, key: bytes, rsv1: bool = False) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .._system import Condition
 from .deflate import Deflater
-from .frames import CLOSE, PONG, Payload, frame, head, mask, masking_keys
+from .frames import CLOSE, PONG, SMALL_HEADS, Payload, frame, head, mask, masking_keys
 
 __all__ = ["WOULD_BLOCK", "Outbox"]
 
@@ -38,10 +38,10 @@ class _Frame(NamedTuple):
 class Outbox:
     """The sending half of a connection. Every method may be called from any thread; none waits but `wait`.
 
-    A signal handler may come between any two lines of this, in the main thread, and it may send or raise (Ctrl-C
-    does). So what was given to the operating system is noted by the same call of C code that gives it, and each
-    step can be done again: frames have absolute places in the stream, and are removed by comparing with how far the
-    stream has gone.
+    A signal handler may come in the main thread wherever Python looks for one: where a function begins, and where a
+    call has returned. It may send or raise (Ctrl-C does). So what was given to the operating system is noted before
+    Python looks, and each step can be done again: frames have absolute places in the stream, and are removed by
+    comparing with how far the stream has gone.
 
     A large message is masked piece by piece as it goes out, when it cannot change meanwhile: so what waits costs no
     memory beside the program's own object.
@@ -59,9 +59,9 @@ class Outbox:
     """
 
     __slots__ = (
-        "_at_once", "_busy", "_deflater", "_drained", "_frames", "_gathers", "_key", "_later", "_lost", "_masked",
-        "_over", "_piece", "_put", "_sock", "_unsure", "_written", "closed", "failed", "lock", "pongs", "progress",
-        "stalled", "waiting",
+        "_at_most", "_at_once", "_begin", "_busy", "_deflater", "_drained", "_frames", "_gathers", "_key", "_later",
+        "_lost", "_masked", "_most", "_moved", "_over", "_piece", "_put", "_sock", "_taken", "_unsure", "closed",
+        "failed", "lock", "pongs", "progress", "stalled", "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -69,13 +69,16 @@ class Outbox:
         self._drained: Condition | None = None  # said when nothing is pending, and when nothing more goes
         self._busy = False  # whether a frame is being made and sent: then a signal handler has to queue
         self._later: list[tuple[int, bytes | str, bool]] = []
-        # The frame that is being sent past the empty queue: header, data, payload and packed as in _Frame, and what
-        # send() returned, as soon as it has.
-        self._at_once: list[Any] | None = None
+        # The frame that is being sent past the empty queue: header, data, payload and packed as in _Frame; and how
+        # many bytes of it the operating system took, as soon as it has told.
+        self._at_once: tuple[bytes, bytes, int, int] | None = None
+        self._taken = 0
+        # Payload bytes of a message that can go out in one step: ever, and now, as nothing waits; -1: none can.
+        self._most = self._at_most = -1
         self._frames: deque[_Frame] = deque()
         # What is masked of the frames that end there: from where in their data, and the bytes.
         self._masked: dict[int, tuple[int, bytes]] = {}
-        self._written: tuple[int, list[int]] = (0, [])  # how far the stream has gone: a sum, and what is to be added
+        self._begin = self._moved = 0  # where the last write of the queue began in the stream, and how far it came
         self._lost = 0  # payload bytes that were never sent
         self._key = masking_keys().__next__
         self._sock: socket.socket | None = None
@@ -100,6 +103,9 @@ class Outbox:
                 self._put = getattr(getattr(sock, "_sslobj", None), "write", sock.send)
             else:
                 self._gathers = hasattr(sock, "sendmsg")
+            if deflater is None:
+                self._most = CHUNK if self._gathers else APART - 1
+            self._settle()
 
     def send(self, opcode: int, payload: Payload, message: bool = True) -> bool:
         """Send a message or a control frame; False when a close frame has gone before.
@@ -110,28 +116,73 @@ class Outbox:
             message: Whether it counts as a message.
         """
         with self.lock:
-            if self.closed:
-                return False
-            if self._busy:
-                self._later.append((opcode, payload if isinstance(payload, str) else bytes(payload), message))
-                return True
+            size = len(payload)
+            if size > self._at_most or not message:
+                return self._send(opcode, payload, message)
+            # `_send` for nearly all messages: there is nothing to look after.
+            self._at_most = -1
             self._busy = True
             try:
-                if self._at_once is not None:
-                    self._queue_rest()
-                if self._later:
-                    self._send_later()
-                    if self.closed:
-                        return False
-                if self._deflater is None and message and len(payload) < APART and not isinstance(payload, str):
-                    self._transmit(b"", frame(opcode, payload, self._key()), len(payload))  # as below, in one step
+                if isinstance(payload, str):
+                    payload = payload.encode()
+                key = self._key()
+                if size >= APART:
+                    gone = self._transmit(head(opcode, size, key), mask(payload, key), size)
                 else:
-                    self._frame(opcode, payload, message)
+                    # frame() and _transmit() in full: to call them would take a sixth of the time that Python needs.
+                    if size < 126:
+                        data = SMALL_HEADS[opcode][size] + key + mask(payload, key)
+                    else:
+                        data = head(opcode, size, key) + mask(payload, key)
+                    self._taken = 0
+                    self._at_once = b"", data, size, 0
+                    writing = map(self._put, (data,))
+                    try:
+                        (self._taken,) = writing
+                    except BaseException as exc:
+                        if not self._is_network(exc):
+                            raise
+                    gone = self._taken == len(data)
+                    if gone:
+                        self._at_once = None
+                    else:
+                        self._queue_rest()
+                if gone and not self._later:
+                    self._at_most = self._most
             finally:
                 self._busy = False
             if self._later:
                 self.write()
         return True
+
+    def _send(self, opcode: int, payload: Payload, message: bool) -> bool:
+        """As `send`, with the lock held, whatever there is to look after."""
+        self._at_most = -1
+        if self.closed:
+            return False
+        if self._busy:
+            self._later.append((opcode, payload if isinstance(payload, str) else bytes(payload), message))
+            return True
+        self._busy = True
+        try:
+            if self._at_once is not None:
+                self._queue_rest()
+            if self._later:
+                self._send_later()
+                if self.closed:
+                    return False
+            self._frame(opcode, payload, message)
+        finally:
+            self._busy = False
+        if self._later:
+            self.write()
+        self._settle()
+        return True
+
+    def _settle(self) -> None:
+        """Note whether the next message may go out at once."""
+        quiet = self._at_once is None and not (self._busy or self._frames or self._later or self.closed)
+        self._at_most = self._most if quiet and self._sock is not None else -1
 
     def _send_later(self) -> None:
         """Send what signal handlers sent while a frame was being sent."""
@@ -203,6 +254,7 @@ class Outbox:
             before = self._position()
             going = not self._busy  # else this is a signal handler's, and what it interrupted goes on
             while going:
+                self._at_most = -1
                 self._busy = True
                 try:
                     self._queue_rest()
@@ -211,6 +263,7 @@ class Outbox:
                 finally:
                     self._busy = False
                 going = bool(self._later)
+            self._settle()
             self.progress += self._position() != before
             if self._sock is None or not self._pending():
                 self._notify()
@@ -266,7 +319,7 @@ class Outbox:
 
     # -- with the lock held -----------------------------------------------------------------------
 
-    def _transmit(self, header: bytes, data: bytes, payload: int, packed: int = 0) -> None:
+    def _transmit(self, header: bytes, data: bytes, payload: int, packed: int = 0) -> bool:
         """Send a frame, or what the operating system takes of it; the rest is queued.
 
         Args:
@@ -274,28 +327,27 @@ class Outbox:
             data: The frame, or its masked payload.
             payload: See `_Frame`.
             packed: See `_Frame`.
+
+        Returns:
+            Whether nothing of it is left.
         """
         if self._frames or self._sock is None:
             self._queue(header, memoryview(data), payload, packed)
-            return
-        self._at_once = note = [header, data, payload, packed]
+            return False
+        self._taken = 0
+        self._at_once = header, data, payload, packed
+        writing = map(self._sock.sendmsg, ((header, data),)) if header else map(self._put, (data,))
         try:
-            # extend() notes the result before anything can come between.
-            if header:
-                note.extend(map(self._sock.sendmsg, ((header, data),)))
-            else:
-                note.extend(map(self._put, (data,)))
-        except WOULD_BLOCK as exc:
-            self.stalled = isinstance(exc, ssl.SSLWantReadError)
-        except OSError as exc:
-            self._fail(exc)
-        except BaseException:
-            self._tear()
-            raise
-        if note[-1] == len(header) + len(data) and len(note) == 5:
+            # One instruction writes and unpacks the result, the next one stores it: no signal handler comes between.
+            (self._taken,) = writing
+        except BaseException as exc:
+            if not self._is_network(exc):
+                raise
+        if self._taken == len(header) + len(data):
             self._at_once = None
-        else:
-            self._queue_rest()
+            return True
+        self._queue_rest()
+        return False
 
     def _queue_rest(self) -> None:
         """Queue what was not taken of the frame that was sent at once."""
@@ -309,9 +361,9 @@ class Outbox:
 
     def _rest(self) -> tuple[bytes, bytes, int, int, int]:
         """The frame that is sent at once, and what is done of it: all of one that is queued, or not there."""
-        header, data, payload, packed, *sent = self._at_once or (b"", b"", 0, 0)
+        header, data, payload, packed = self._at_once or (b"", b"", 0, 0)
         queued = bool(self._frames) and not self._frames[-1].key and self._frames[-1].data.obj is data
-        return header, data, payload, packed, len(header) + len(data) if queued else sum(sent)
+        return header, data, payload, packed, len(header) + len(data) if queued else self._taken
 
     def _queue(self, header: bytes, data: memoryview | str, payload: int, packed: int, key: bytes = b"") -> None:
         """Queue a frame, or the rest of one; `header`: what is left of that when it is not in `data`. See `_Frame`."""
@@ -341,8 +393,7 @@ class Outbox:
 
     def _position(self) -> int:
         """How far the stream of what was queued has gone, in bytes."""
-        done, more = self._written
-        return done + sum(more)
+        return self._begin + self._moved
 
     def _pending(self) -> int:
         # Nothing is changed here: a signal handler may ask when a frame is about to be given to the socket.
@@ -364,8 +415,8 @@ class Outbox:
         self.stalled = False
         while frames and (sock := self._sock) is not None:
             position = self._position()
-            more: list[int] = []
-            self._written = (position, more)
+            self._begin = position
+            self._moved = 0
             while frames and frames[0].end <= position:
                 self.pongs -= frames[0].payload < 0
                 self._masked.pop(frames[0].end, None)
@@ -373,23 +424,18 @@ class Outbox:
             if not frames:
                 break
             pieces = self._pieces(position)
+            if len(pieces) == 1:
+                writing = map(self._put, pieces)
+            elif self._gathers:
+                writing = map(sock.sendmsg, (pieces,))
+            else:
+                writing = map(self._put, (b"".join(pieces),))
             try:
-                # As in _transmit
-                if len(pieces) == 1:
-                    more.extend(map(self._put, pieces))
-                elif self._gathers:
-                    more.extend(map(sock.sendmsg, (pieces,)))
-                else:
-                    more.extend(map(self._put, (b"".join(pieces),)))
-            except WOULD_BLOCK as exc:
-                self.stalled = isinstance(exc, ssl.SSLWantReadError)
+                (self._moved,) = writing  # as in _transmit
+            except BaseException as exc:
+                if not self._is_network(exc):
+                    raise
                 break
-            except OSError as exc:
-                self._fail(exc)
-                break
-            except BaseException:
-                self._tear()
-                raise
         if not frames:
             self.pongs = 0
             self._masked.clear()
@@ -431,10 +477,22 @@ class Outbox:
             self._over = True
             self._lost += lost
         self._sock, self._put = None, _closed
+        self._at_most = -1
         self._frames.clear()
         self._masked.clear()
         self.pongs = 0
         self.waiting = False
+
+    def _is_network(self, error: BaseException) -> bool:
+        """Note what a write raised; False when it is to be raised again."""
+        if isinstance(error, WOULD_BLOCK):
+            self.stalled = isinstance(error, ssl.SSLWantReadError)
+        elif isinstance(error, OSError):
+            self._fail(error)
+        else:
+            self._tear()
+            return False
+        return True
 
     def _tear(self) -> None:
         """A signal handler raised inside a write: of TLS, nobody can tell then what was written."""

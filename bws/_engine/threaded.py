@@ -38,6 +38,7 @@ LINGER = 2.0  # s that the peer has to end TCP when the closing handshake is don
 BACKOFF = 120.0  # s that TCP waits at most before it sends again what did not arrive
 LATE = 0.1  # s that a timer may be late before it means that this program stood still
 
+DEBUG = logging.DEBUG
 log = logging.getLogger("bws")
 
 
@@ -158,15 +159,16 @@ class ThreadedEngine:
             return False
 
     def send(self, opcode: int, payload: Payload, message: bool = True) -> bool:
-        if log.isEnabledFor(logging.DEBUG):
+        if log.isEnabledFor(DEBUG):
             self._log_frame(opcode, payload)
+        outbox = self._outbox
         try:
-            return self._outbox.send(opcode, payload, message)
+            return outbox.send(opcode, payload, message)
         except BaseException:
-            self._outbox.write()  # a signal handler raised: what it interrupted is brought to an end
+            outbox.write()  # a signal handler raised: what it interrupted is brought to an end
             raise
         finally:
-            if (self._outbox.waiting and not self._polls_write) or self._outbox.failed is not None:
+            if (outbox.waiting and not self._polls_write) or outbox.failed is not None:
                 self.wake()
 
     def ping(self, payload: bytes, callback: Callable[[float], object] | None) -> None:
@@ -367,6 +369,10 @@ class ThreadedEngine:
         if read and (self._outbox.failed is not None or (self._tls and self._buffered())):
             timeout = 0
         readable, writable, woken = poller.wait(fd, read, write, timeout)
+        if readable and due is None and not (writable or woken or self._stop):
+            self._arrivals += 1
+            self._receive()
+            return
         if woken:
             self._woken()
             read = self._may_read()  # the relief thread may have found meanwhile that nothing more is to be read

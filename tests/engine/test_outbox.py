@@ -516,6 +516,37 @@ def test_a_signal_handler_may_send_and_raise_at_any_point(kind: type[Narrow], si
     assert 5 < points < 999
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("kind", [Narrow, Gathering])
+def test_a_time_limit_that_a_signal_handler_raises_is_no_failure_of_the_network(
+    kind: type[Narrow], size: int, room: int
+) -> None:
+    def handler() -> None:
+        raise TimeoutError("the program's own")  # an OSError, as those of the network
+
+    for points in range(1000):
+        sock = kind(room)
+        box = outbox(sock)
+        raised = False
+        with Signal(points, handler) as signal:
+            try:
+                box.send(TEXT, b"x" * size)
+                sock.room += 10
+                box.write()
+            except TimeoutError:
+                raised = True
+        assert raised == signal.came, f"a signal at point {points}"
+        box.send(TEXT, b"last")
+        sock.room = 1 << 20
+        box.write()
+        assert box.failed is None, f"a signal at point {points}"
+        assert frames(sock)[-1] == (TEXT, b"last"), f"a signal at point {points}"
+        if not signal.came:
+            break
+    assert 5 < points < 999
+
+
 def test_a_signal_handler_can_tell_that_it_has_interrupted_sending() -> None:
     told: list[bool] = []
 
