@@ -348,8 +348,9 @@ class ThreadedEngine:
 
     def _deliver(self) -> None:
         """With _io held: hand over what was read; _io is free meanwhile."""
-        items, self._reader.items = self._reader.items, []
-        size, self._reader.waiting = self._reader.waiting, 0
+        reader = self._reader
+        items, reader.items = reader.items, []
+        size, reader.waiting = reader.waiting, 0
         self._io.release()
         try:
             self._relief.enter(self)
@@ -369,9 +370,12 @@ class ThreadedEngine:
         if read and (self._outbox.failed is not None or (self._tls and self._buffered())):
             timeout = 0
         readable, writable, woken = poller.wait(fd, read, write, timeout)
-        if readable and due is None and not (writable or woken or self._stop):
+        if due is None and readable and not (writable or woken or self._stop or self._outbox.failed is not None):
+            # `_work` for nearly all turns: there is nothing else to look after.
             self._arrivals += 1
             self._receive()
+            if self._outbox.stalled:
+                self._outbox.write()
             return
         if woken:
             self._woken()
@@ -465,17 +469,17 @@ class ThreadedEngine:
 
     def _receive(self) -> None:
         """Read once; inside a large frame while there is something, without asking poll in between, `READS` times."""
-        for _ in range(READS):
+        left = READS
+        while True:
             sock = self._sock
             if sock is None:
                 return
-            size = LARGE if self._full else RECEIVE
             try:
                 if self._tls:
                     with self._outbox.lock:
                         data = sock.recv(RECEIVE)
                 else:
-                    data = sock.recv(size)
+                    data = sock.recv(LARGE if self._full else RECEIVE)
             except WOULD_BLOCK as exc:
                 self._write_to_read = isinstance(exc, ssl.SSLWantWriteError)
                 if self._outbox.failed is not None:
@@ -495,7 +499,8 @@ class ThreadedEngine:
                 return
             self._feed(data)
             reader = self._reader
-            if not reader.left or reader.items or self._violation is not None or reader.inflating:
+            left -= 1
+            if reader.items or not (reader.left and left) or self._violation is not None or reader.inflating:
                 return  # some bytes take a thousand times as long to inflate as to read
 
     def _feed(self, data: bytes) -> None:
