@@ -15,6 +15,7 @@ from ._delivery import Direct, Dispatch, Dispatched
 from ._engine import supported, threaded_engine
 from ._engine.interface import CloseFrame, Item, Opened, Pong
 from ._handler import one_argument
+from ._rules import payload_of
 from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT, check_wait
 from ._state import CLOSED, CLOSING, CONNECTING, OPEN, Ending, Fact, Verdict, judge, step
 from ._system import Condition
@@ -36,7 +37,6 @@ _NAMES = {CONNECTING: "CONNECTING", OPEN: "OPEN", CLOSING: "CLOSING", CLOSED: "C
 _W = TypeVar("_W", bound="WebSocket")
 
 log = logging.getLogger("bws")
-payload_of = _rules.payload_of
 _new = object.__new__
 
 

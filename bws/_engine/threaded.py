@@ -515,7 +515,7 @@ class ThreadedEngine:
             self._violation = exc, time.monotonic() + ANSWERS
         except MemoryError as exc:
             self._finish(Ending(error=exc, failed=True))  # what was read is lost; what came before it is not
-        if log.isEnabledFor(logging.DEBUG) and data:
+        if log.isEnabledFor(DEBUG) and data:
             items = self._reader.items
             last = brief(items[-1]) if items else ""
             log.debug("%s < %d bytes, %d items: %s", self._thread.name, len(data), len(items), last)
