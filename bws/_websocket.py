@@ -231,15 +231,21 @@ class WebSocket(EventTarget):
         state = self._state
         if state == OPEN:
             if not self._engine.send(opcode, payload):
-                # The network is ahead of the handlers: the peer's close frame is in, and `close` on its way. As in
-                # Chromium this does not show in bufferedAmount; flush() tells.
-                self._refused = True
+                if self._quiet:
+                    self._drop(payload)  # another thread, or a signal handler, has called close() in between
+                else:
+                    # The network is ahead of the handlers: the peer's close frame is in, and `close` on its way. As in
+                    # Chromium this does not show in bufferedAmount; flush() tells.
+                    self._refused = True
         elif state == CONNECTING:
             raise InvalidStateError("send() before open: wait for the 'open' event, or call wait_open() first")
         else:
-            # "Increase the bufferedAmount attribute by the size": nothing is sent once the closing has begun.
-            with self._lock:
-                self._dropped += len(payload)
+            self._drop(payload)
+
+    def _drop(self, payload: bytes | memoryview | str) -> None:
+        # "Increase the bufferedAmount attribute by the size": nothing is sent once the closing has begun.
+        with self._lock:
+            self._dropped += len(payload)
 
     def ping(
         self, payload: bytes | bytearray | memoryview = b"", callback: Callable[[float], object] | None = None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
+import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -84,6 +87,51 @@ def test_a_connection_that_a_signal_handler_interrupts_closes_cleanly_and_once(c
             assert len(seen.messages) == len(set(seen.messages)), interruption.place
 
         assert everywhere(scene, lambda: handler(sockets[-1])) > 3
+
+
+def test_what_the_system_did_not_take_goes_out_by_itself_however_send_was_interrupted() -> None:
+    large = b"x" * 300_000
+    with ScriptedServer(Connection.handshake) as server:
+        count = 0
+
+        def scene(interruption: Interruption) -> None:
+            nonlocal count
+            count += 1
+            ws = bws.WebSocket(server.url, compression=False)
+            assert ws.wait_open(TIMEOUT)
+            engine: Any = ws._engine
+            engine._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            with contextlib.suppress(Interrupt), interruption():
+                ws.send(large)
+            end = time.monotonic() + TIMEOUT
+            while ws.bufferedAmount:  # looking at it wakes nobody
+                assert time.monotonic() < end, interruption.place
+                time.sleep(0.001)
+            ws.close()
+            assert ws.wait_closed(TIMEOUT)
+            messages = server.results(count)[-1].messages
+            assert messages in ([], [large]), interruption.place
+            assert messages or interruption.place
+
+        assert everywhere(scene, throw) > 20
+
+
+def test_a_message_that_is_sent_while_close_is_called_arrives_or_is_counted() -> None:
+    sockets: list[bws.WebSocket] = []
+    with ScriptedServer(Connection.handshake) as server:
+
+        def scene(interruption: Interruption) -> None:
+            ws = bws.WebSocket(server.url)
+            sockets.append(ws)
+            assert ws.wait_open(TIMEOUT)
+            with interruption():
+                ws.send("message")
+            ws.close()
+            assert ws.wait_closed(TIMEOUT)
+            messages = server.results(len(sockets))[-1].messages
+            assert (messages, ws.bufferedAmount) in ((["message"], 0), ([], 7)), interruption.place
+
+        assert everywhere(scene, lambda: close(sockets[-1])) > 5
 
 
 def test_closing_what_connects_can_be_interrupted_and_done_again() -> None:

@@ -32,6 +32,7 @@ class _Frame(NamedTuple):
     payload: int  # bytes of the message that it carries, at its end; -1: it is a pong
     packed: int  # bytes of the whole masked payload, when the message is compressed
     total: int  # payload bytes from the beginning of the queue to here, as they were when it was queued
+    later: object = None  # what it was in `Outbox._later`, if it was there
     key: bytes = b""  # with which `data`, which nobody can change, is masked when it is sent; empty: it is masked
 
 
@@ -60,15 +61,17 @@ class Outbox:
 
     __slots__ = (
         "_at_most", "_at_once", "_begin", "_busy", "_deflater", "_drained", "_frames", "_gathers", "_key", "_later",
-        "_lost", "_masked", "_most", "_moved", "_over", "_piece", "_put", "_sock", "_taken", "_unsure", "closed",
-        "failed", "lock", "pongs", "progress", "stalled", "waiting",
+        "_lost", "_masked", "_most", "_moved", "_moving", "_over", "_piece", "_put", "_sock", "_taken", "_tls",
+        "_tls_write", "_told", "_torn", "_unsure", "closed", "failed", "lock", "pongs", "progress", "stalled",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self._drained: Condition | None = None  # said when nothing is pending, and when nothing more goes
         self._busy = False  # whether a frame is being made and sent: then a signal handler has to queue
-        self._later: list[tuple[int, bytes | str, bool]] = []
+        self._later: list[tuple[int, bytes | str, bool]] = []  # what signal handlers sent meanwhile
+        self._moving: object = None  # the one of these that is being queued
         # The frame that is being sent past the empty queue: header, data, payload and packed as in _Frame; and how
         # many bytes of it the operating system took, as soon as it has told.
         self._at_once: tuple[bytes, bytes, int, int] | None = None
@@ -84,6 +87,10 @@ class Outbox:
         self._sock: socket.socket | None = None
         self._over = False  # the socket was there, and is gone
         self._put: Callable[[bytes | memoryview], int] = _closed
+        self._tls = False
+        self._tls_write = self._put
+        self._torn = False  # whether nobody can tell what the last write of TLS has written
+        self._told = False  # whether it was TLS that refused it
         self._piece = CHUNK
         self._gathers = False  # whether the socket takes several buffers in one call: not with TLS, not on Windows
         self._deflater: Deflater | None = None
@@ -100,7 +107,9 @@ class Outbox:
             if isinstance(sock, ssl.SSLSocket):
                 self._piece = TLS_PIECE
                 # SSLSocket.send() is Python around this: an interruption in there would lose the result.
-                self._put = getattr(getattr(sock, "_sslobj", None), "write", sock.send)
+                self._tls = True
+                self._tls_write = getattr(getattr(sock, "_sslobj", None), "write", sock.send)
+                self._put = self._put_tls
             else:
                 self._gathers = hasattr(sock, "sendmsg")
             if deflater is None:
@@ -165,12 +174,9 @@ class Outbox:
             return True
         self._busy = True
         try:
-            if self._at_once is not None:
-                self._queue_rest()
-            if self._later:
-                self._send_later()
-                if self.closed:
-                    return False
+            self._catch_up()
+            if self.closed:
+                return False
             self._frame(opcode, payload, message)
         finally:
             self._busy = False
@@ -184,12 +190,26 @@ class Outbox:
         quiet = self._at_once is None and not (self._busy or self._frames or self._later or self.closed)
         self._at_most = self._most if quiet and self._sock is not None else -1
 
-    def _send_later(self) -> None:
-        """Send what signal handlers sent while a frame was being sent."""
+    def _catch_up(self) -> None:
+        """Bring to an end what an interruption has left, and send what signal handlers sent meanwhile."""
+        if self._torn:
+            self._tear()
+        self._queue_rest()
+        if not self._later:
+            return
         while self._later:
-            later = self._later.pop(0)
-            if not self.closed:
-                self._frame(*later)
+            first = self._later[0]
+            size = len(first[1]) if first[2] else 0
+            if self._over:
+                self._lost += size
+            elif not self.closed and not (self._frames and self._frames[-1].later is first):
+                self._moving = first
+                try:
+                    self._frame(*first)
+                finally:
+                    self._moving = None
+            del self._later[0]  # only now: who is interrupted before this comes back to it
+        self._write()
 
     def _frame(self, opcode: int, payload: Payload, message: bool) -> None:
         key = self._key()
@@ -214,7 +234,8 @@ class Outbox:
             # No call here: after one, another signal handler could raise.
             if self._over or (self._frames and not self._frames[-1].key and self._frames[-1].data.obj is data):
                 self.closed = True
-        self._write()
+        if self._moving is None:
+            self._write()
 
     def _send_packed(self, deflater: Deflater, opcode: int, payload: bytes | memoryview, key: bytes) -> bool:
         """Send a message compressed; False when that does not pay."""
@@ -245,7 +266,7 @@ class Outbox:
             if not isinstance(body.obj, bytes):  # it may be changed when send() has returned
                 body, key = memoryview(mask(body, key)), b""
         self._queue(header, body, payload, packed, key)
-        if len(self._frames) == 2:
+        if len(self._frames) == 2 and self._moving is None:
             self._write()
 
     def write(self) -> None:
@@ -257,8 +278,7 @@ class Outbox:
                 self._at_most = -1
                 self._busy = True
                 try:
-                    self._queue_rest()
-                    self._send_later()
+                    self._catch_up()
                     self._write()
                 finally:
                     self._busy = False
@@ -331,7 +351,7 @@ class Outbox:
         Returns:
             Whether nothing of it is left.
         """
-        if self._frames or self._sock is None:
+        if self._frames or self._sock is None or self._moving is not None:
             self._queue(header, memoryview(data), payload, packed)
             return False
         self._taken = 0
@@ -376,7 +396,7 @@ class Outbox:
         if header:
             end += len(header)
             queued.append(_Frame(end, memoryview(header), 0, 0, total))
-        queued.append(_Frame(end + len(data), data, payload, packed, total + share, key))
+        queued.append(_Frame(end + len(data), data, payload, packed, total + share, self._moving, key))
         if payload < 0 and self.pongs >= MAX_PONGS and self._frames[-1].payload < 0:
             # Of pings that wait for their pongs, the last one's will do (RFC 6455 section 5.5.3). The frame that goes
             # is far behind those that a write has begun with, see GATHER.
@@ -399,7 +419,8 @@ class Outbox:
         # Nothing is changed here: a signal handler may ask when a frame is about to be given to the socket.
         header, data, payload, packed, done = self._rest()
         rest = _share(min(len(header) + len(data) - done, len(data)), payload, packed)
-        later = sum(len(payload) for _, payload, message in self._later if message)
+        last = self._frames[-1].later if self._frames else None  # then it is counted in the queue
+        later = sum(len(one[1]) for one in self._later if one[2] and one is not last)
         return self._lost + self._queued() + rest + later
 
     def _queued(self) -> int:
@@ -483,21 +504,37 @@ class Outbox:
         self.pongs = 0
         self.waiting = False
 
+    def _put_tls(self, data: bytes | memoryview) -> int:
+        """Write TLS: Python looks for signals in there, too, when something has been written already."""
+        writing = map(self._tls_write, (data,))
+        self._torn = True
+        try:
+            (taken,) = writing
+        except OSError as exc:
+            # What came through a frame of Python is a signal handler's, TimeoutError for example.
+            if exc.__traceback__ is not None and exc.__traceback__.tb_next is None:
+                self._torn, self._told = False, True
+            raise
+        self._torn = False
+        return taken
+
     def _is_network(self, error: BaseException) -> bool:
-        """Note what a write raised; False when it is to be raised again."""
-        if isinstance(error, WOULD_BLOCK):
-            self.stalled = isinstance(error, ssl.SSLWantReadError)
-        elif isinstance(error, OSError):
-            self._fail(error)
-        else:
+        """Note what a write raised; False when it is a signal handler's, to be raised again."""
+        told, self._told = self._told, False
+        if self._torn:
             self._tear()
-            return False
-        return True
+        elif isinstance(error, OSError) and (told or not self._tls):
+            if isinstance(error, WOULD_BLOCK):
+                self.stalled = isinstance(error, ssl.SSLWantReadError)
+            else:
+                self._fail(error)
+            return True
+        return False
 
     def _tear(self) -> None:
-        """A signal handler raised inside a write: of TLS, nobody can tell then what was written."""
-        if isinstance(self._sock, ssl.SSLSocket):
-            self._fail(ConnectionAbortedError("a signal handler raised inside a TLS write: what was sent is unknown"))
+        """A signal handler raised inside a write of TLS: that cannot be done again, and nothing goes on without it."""
+        self._fail(ConnectionAbortedError("a signal handler raised inside a TLS write: what was sent is unknown"))
+        self._torn = False
 
     def _fail(self, error: OSError) -> None:
         """Writing failed."""

@@ -169,7 +169,11 @@ class ThreadedEngine:
             raise
         finally:
             if (outbox.waiting and not self._polls_write) or outbox.failed is not None:
-                self.wake()
+                try:
+                    self.wake()
+                except BaseException:
+                    self.wake()  # nobody else would
+                    raise
 
     def ping(self, payload: bytes, callback: Callable[[float], object] | None) -> None:
         # Without a callback too: the first pong with a payload answers the first ping with it.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
+import os
 import socket
 import ssl
 import sys
@@ -59,6 +63,7 @@ class Frames:
         self.whole: list[tuple[int, bytes]] = []  # opcode and payload
         self.payload = 0  # bytes of messages that are there
         self.compressed = 0  # messages with RSV1
+        self.payloads: list[tuple[bool, bytes]] = []  # whether it has RSV1, and the payload
         while len(data) > 1:
             first, size = data[0], data[1] & 0x7F
             assert data[1] & 0x80
@@ -75,6 +80,7 @@ class Frames:
             if len(payload) < size:
                 break
             self.compressed += bool(first & 0x40)
+            self.payloads.append((bool(first & 0x40), xor(payload, data[start - 4 : start])))
             self.whole.append((first & 15, xor(payload, data[start - 4 : start])))
             data = data[start + size :]
 
@@ -438,7 +444,7 @@ class Signal:
 
     def __init__(self, points: int, handler: Callable[[], object], *more: str) -> None:
         self.points, self.came = points, False
-        self._handler, self._events = handler, ("call", "c_return", *more)
+        self.handler, self._events = handler, ("call", "c_return", *more)
 
     def __enter__(self) -> Signal:
         sys.setprofile(self._look)
@@ -452,7 +458,7 @@ class Signal:
             self.points -= 1
             if self.points < 0:
                 self.came = True
-                self._handler()
+                self.handler()
 
 
 SIZES = (5, 100, 20_000)  # bytes: in one piece with the header, and not
@@ -545,6 +551,142 @@ def test_a_time_limit_that_a_signal_handler_raises_is_no_failure_of_the_network(
         if not signal.came:
             break
     assert 5 < points < 999
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("room", [0, 7, 1 << 20])
+def test_what_one_signal_handler_has_sent_is_not_lost_when_another_one_raises(room: int, compressed: bool) -> None:
+    ours, theirs = b"ours " * 5, b"theirs " * 5
+
+    def scene(first: int, gap: int) -> bool:
+        """A handler sends at one point, and another one raises some points later; whether there are so many."""
+        sock = Narrow(room)
+        box = outbox(sock, Deflater(Agreement()) if compressed else None)
+
+        def send() -> None:
+            box.send(TEXT, theirs)
+            signal.points, signal.came, signal.handler = gap, False, throw
+
+        with Signal(first, send) as signal:
+            try:
+                box.send(TEXT, ours)
+            except KeyboardInterrupt:
+                box.write()
+            sock.room += 10
+            with contextlib.suppress(KeyboardInterrupt):
+                box.write()
+        if signal.handler is send:
+            return False
+        box.send(TEXT, b"last")
+        sock.room = 1 << 20
+        box.write()
+        inflater = Inflater(Agreement())
+        seen = Frames(bytes(sock.taken))
+        got = [b"".join(inflater.inflate(payload, True)) if rsv1 else payload for rsv1, payload in seen.payloads]
+        assert got in ([ours, theirs, b"last"], [theirs, ours, b"last"], [theirs, b"last"]), (first, gap)
+        assert (box.pending(), box.waiting) == (0, False), (first, gap)
+        return signal.came
+
+    def throw() -> None:
+        raise KeyboardInterrupt
+
+    first = 0
+    while scene(first, 0):
+        gap = 1
+        while scene(first, gap):
+            gap += 1
+        first += 1
+    assert first > 3
+
+
+# -- TLS, where Python looks for signals inside a write, too
+
+
+def tls_outbox(write: Callable[[bytes], int]) -> Outbox:
+    """An outbox that is open on a TLS socket whose write this is."""
+    sock = ssl.SSLSocket.__new__(ssl.SSLSocket)
+    sock._sslobj = type("Connected", (), {"write": staticmethod(write)})()  # type: ignore[attr-defined]
+    return outbox(cast(Narrow, sock))
+
+
+def test_what_tls_may_have_written_is_not_written_again_however_often_signal_handlers_raise() -> None:
+    def write(data: bytes) -> int:
+        written.append(data)
+        raise KeyboardInterrupt
+
+    def throw() -> None:
+        raise KeyboardInterrupt
+
+    for points in range(1000):
+        written: list[bytes] = []
+        box = tls_outbox(write)
+        with Signal(points, throw) as signal, contextlib.suppress(KeyboardInterrupt):
+            box.send(TEXT, b"hello")
+        for _ in range(3):
+            with contextlib.suppress(KeyboardInterrupt):
+                box.write()
+        with contextlib.suppress(KeyboardInterrupt):
+            box.send(TEXT, b"again")  # the first one, if that was interrupted before it was one
+        box.write()
+        assert len(written) == 1, f"a signal at point {points}"
+        assert "a signal handler raised inside a TLS write" in str(box.failed), f"a signal at point {points}"
+        if not signal.came:
+            break
+    assert 5 < points < 999
+
+
+def test_a_time_limit_inside_a_tls_write_is_raised_and_named() -> None:
+    def write(data: bytes) -> int:
+        raise TimeoutError("the program's own")
+
+    box = tls_outbox(write)
+    with pytest.raises(TimeoutError, match="the program's own"):
+        box.send(TEXT, b"hello")
+    assert "a signal handler raised inside a TLS write" in str(box.failed)
+    assert box.pending() == 5
+
+
+def test_a_time_limit_around_a_tls_write_harms_nothing() -> None:
+    def throw() -> None:
+        raise TimeoutError("the program's own")
+
+    def write(data: bytes) -> int:
+        written.append(bytes(data))
+        return len(data)
+
+    for points in range(1000):
+        written: list[bytes] = []
+        box = tls_outbox(write)
+        with Signal(points, throw) as signal, contextlib.suppress(TimeoutError):
+            box.send(TEXT, b"hello")
+        box.write()
+        box.send(TEXT, b"last")
+        seen = Frames(b"".join(written)).whole
+        assert seen in ([(TEXT, b"hello"), (TEXT, b"last")], [(TEXT, b"last")]), f"a signal at point {points}"
+        assert (box.failed, box.pending()) == (None, 0), f"a signal at point {points}"
+        if not signal.came:
+            break
+    assert 5 < points < 999
+
+
+@pytest.mark.skipif(not hasattr(os, "set_blocking"), reason="pipes are blocking there")
+def test_what_tls_itself_refuses_is_queued_or_the_end() -> None:
+    read, write = os.pipe()
+    try:
+        os.set_blocking(write, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(write, bytes(4096))
+        box = tls_outbox(functools.partial(os.write, write))  # C, as that of OpenSSL is
+        assert box.send(TEXT, b"hello")
+        assert (box.failed, box.waiting, box.pending()) == (None, True, 5)
+    finally:
+        os.close(read)
+        os.close(write)
+    box.write()
+    assert (box.waiting, box.pending()) == (False, 5)
+    assert box.failed is not None
+    assert box.failed.errno == errno.EBADF
 
 
 def test_a_signal_handler_can_tell_that_it_has_interrupted_sending() -> None:
