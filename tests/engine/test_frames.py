@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import pathlib
 import struct
 import time
@@ -508,6 +509,21 @@ def test_a_masking_key_is_fresh_for_each_frame() -> None:
     # Of 10,000 random keys of 32 bits two are equal by chance in one run of a hundred, six never.
     assert len(set(got)) > 9_995
     assert len({next(masking_keys()) for _ in range(100)}) > 95
+
+
+def test_the_system_is_asked_for_no_more_than_it_gives_without_looking_for_signals(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+
+    def urandom(size: int) -> bytes:
+        asked.append(size)
+        return bytes(size)
+
+    monkeypatch.setattr(os, "urandom", urandom)
+    assert list(islice(masking_keys(), 100)) == [bytes(4)] * 100
+    assert asked
+    assert max(asked) <= 256  # getrandom(2): "will not be interrupted by signals"
 
 
 def test_the_fastest_masking_is_that_of_websockets_when_it_is_installed() -> None:
