@@ -29,6 +29,7 @@ __all__ = [
     "capped",
     "close_descriptor",
     "forget_at_fork",
+    "held_here",
     "importing",
     "keep_freed_memory",
     "proxy_asks_dns",
@@ -126,6 +127,10 @@ class Waker:
                 elif self._read >= 0:
                     os.eventfd_read(self._read)
             self._set = False  # again: a signal handler's wake() in between was made unreadable, too
+
+    def interrupted(self) -> bool:
+        """Whether the caller is a signal handler that came while its own thread was in here."""
+        return held_here(self._lock)
 
     def close(self) -> None:
         """Give the descriptors back."""
@@ -265,6 +270,11 @@ class Condition:
             finally:
                 with contextlib.suppress(ValueError):  # whoever said something has removed it
                     self._waiting.remove(waiter)
+
+
+def held_here(lock: Any) -> bool:
+    """Whether the calling thread holds this RLock; `threading.Condition` asks in the same way."""
+    return bool(lock._is_owned())
 
 
 def signature_of(fn: Callable[..., object], *, follow_wrapped: bool = False) -> inspect.Signature:

@@ -134,6 +134,32 @@ def test_a_message_that_is_sent_while_close_is_called_arrives_or_is_counted() ->
         assert everywhere(scene, lambda: close(sockets[-1])) > 5
 
 
+@pytest.mark.parametrize("call", CALLS)
+def test_a_signal_handler_that_closes_and_waits_does_not_wait_for_what_it_has_interrupted(call: str) -> None:
+    sockets: list[bws.WebSocket] = []
+    waits: list[float] = []
+
+    def handler() -> None:
+        start = time.monotonic()
+        sockets[-1].close()
+        sockets[-1].wait_closed(TIMEOUT)
+        waits.append(time.monotonic() - start)
+
+    with ScriptedServer(Connection.handshake) as server:
+
+        def scene(interruption: Interruption) -> None:
+            ws = bws.WebSocket(server.url, close_timeout=2 * TIMEOUT)
+            sockets.append(ws)
+            assert ws.wait_open(TIMEOUT)
+            with interruption():
+                CALLS[call](ws)
+            ws.close()
+            assert ws.wait_closed(TIMEOUT), interruption.place
+            assert max(waits, default=0) < TIMEOUT, interruption.place  # it was closed, or could not be
+
+        assert everywhere(scene, handler) > 3
+
+
 def test_closing_what_connects_can_be_interrupted_and_done_again() -> None:
     sockets: list[bws.WebSocket] = []
     with ScriptedServer(Connection.request) as server:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, NamedTuple
 
-from .._system import Condition
+from .._system import Condition, held_here
 from .deflate import Deflater
 from .frames import CLOSE, PONG, SMALL_HEADS, Payload, frame, head, mask, masking_keys
 
@@ -126,43 +126,46 @@ class Outbox:
         """
         with self.lock:
             size = len(payload)
-            if size > self._at_most or not message:
-                return self._send(opcode, payload, message)
-            # `_send` for nearly all messages: there is nothing to look after.
-            self._at_most = -1
-            self._busy = True
-            try:
-                if isinstance(payload, str):
-                    payload = payload.encode()
-                key = self._key()
-                if size >= APART:
-                    gone = self._transmit(head(opcode, size, key), mask(payload, key), size)
-                else:
-                    # frame() and _transmit() in full: to call them would take a sixth of the time that Python needs.
-                    if size < 126:
-                        data = SMALL_HEADS[opcode][size] + key + mask(payload, key)
+            # No jump is taken on the way into this, as Python 3.10 would look for signals there.
+            if message and size <= self._at_most:
+                # `_send` for nearly all messages: there is nothing to look after.
+                self._at_most = -1
+                self._busy = True
+                try:
+                    if isinstance(payload, str):
+                        payload = payload.encode()
+                    key = self._key()
+                    if size >= APART:
+                        gone = self._transmit(head(opcode, size, key), mask(payload, key), size)
                     else:
-                        data = head(opcode, size, key) + mask(payload, key)
-                    self._taken = 0
-                    self._at_once = b"", data, size, 0
-                    writing = map(self._put, (data,))
-                    try:
-                        (self._taken,) = writing
-                    except BaseException as exc:
-                        if not self._is_network(exc):
-                            raise
-                    gone = self._taken == len(data)
-                    if gone:
-                        self._at_once = None
-                    else:
-                        self._queue_rest()
-                if gone and not self._later:
-                    self._at_most = self._most
-            finally:
-                self._busy = False
-            if self._later:
-                self.write()
-        return True
+                        # frame() and _transmit() in full: calling them would take a sixth of the time Python needs.
+                        if size < 126:
+                            data = SMALL_HEADS[opcode][size] + key + mask(payload, key)
+                        else:
+                            data = head(opcode, size, key) + mask(payload, key)
+                        self._taken = 0
+                        self._at_once = b"", data, size, 0
+                        writing = map(self._put, (data,))
+                        try:
+                            (self._taken,) = writing
+                        except BaseException as exc:
+                            if not self._is_network(exc):
+                                raise
+                        gone = self._taken == len(data)
+                        if gone:
+                            self._at_once = None
+                        else:
+                            self._queue_rest()
+                    if gone and not self._later:
+                        self._at_most = self._most
+                finally:
+                    self._busy = False
+                if self._later:
+                    self.write()
+                sent = True
+            else:
+                sent = self._send(opcode, payload, message)
+        return sent
 
     def _send(self, opcode: int, payload: Payload, message: bool) -> bool:
         """As `send`, with the lock held, whatever there is to look after."""
@@ -313,13 +316,8 @@ class Outbox:
             return not self._pending()
 
     def interrupted(self) -> bool:
-        """Whether the caller is a signal handler that came while its own thread was sending."""
-        if not self.lock.acquire(blocking=False):
-            return False  # another thread is sending
-        try:
-            return self._busy
-        finally:
-            self.lock.release()
+        """Whether the caller is a signal handler that came while its own thread was in here, holding the lock."""
+        return held_here(self.lock)
 
     def close(self) -> None:
         """Nothing more is sent; `pending` tells what was not."""

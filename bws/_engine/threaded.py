@@ -216,7 +216,7 @@ class ThreadedEngine:
         return self._outbox.wait(timeout)
 
     def interrupted(self) -> bool:
-        return self._outbox.interrupted()
+        return self._outbox.interrupted() or self._waker.interrupted()
 
     def wake(self) -> None:
         if threading.get_ident() != self._thread.ident:

@@ -31,11 +31,12 @@ class Xdotool:
 
     def activate(self) -> None:
         """Wait for the window, and give it the focus."""
-        window = self("search", "--sync", "--onlyvisible", "--name", "^WebSocket echo$").split()[0]
         end = time.monotonic() + TIMEOUT
         while True:
-            # The window manager may not have it in hand yet, and "--sync" then waits for nothing that will come.
+            # A window that goes away meanwhile, as toolkits make some for a moment, ends the search (BadWindow). And the
+            # window manager may not have ours in hand yet: "--sync" then waits for nothing that will come.
             with contextlib.suppress(subprocess.CalledProcessError):
+                window = self("search", "--sync", "--onlyvisible", "--name", "^WebSocket echo$").split()[0]
                 self("windowactivate", window)
                 if self("getactivewindow").strip() == window:
                     return
