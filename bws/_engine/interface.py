@@ -76,7 +76,7 @@ class Engine(Protocol):
         """Wait until `buffered` is 0; False when the time is up or the connection over before."""
 
     def interrupted(self) -> bool:
-        """Whether the caller is a signal handler that has interrupted its own thread where the engine waits for it."""
+        """Whether the caller is a signal handler that came where the engine waits for its own thread."""
 
     def wake(self) -> None:
         """Have `Listener.woken` called, and congestion looked at again."""
