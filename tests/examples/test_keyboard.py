@@ -33,8 +33,8 @@ class Xdotool:
         """Wait for the window, and give it the focus."""
         end = time.monotonic() + TIMEOUT
         while True:
-            # A window that goes away meanwhile, as toolkits make some for a moment, ends the search (BadWindow). And the
-            # window manager may not have ours in hand yet: "--sync" then waits for nothing that will come.
+            # A window that goes away meanwhile, as toolkits make some, ends the search (BadWindow). And the window
+            # manager may not have ours in hand yet: "--sync" then waits for nothing that will come.
             with contextlib.suppress(subprocess.CalledProcessError):
                 window = self("search", "--sync", "--onlyvisible", "--name", "^WebSocket echo$").split()[0]
                 self("windowactivate", window)
