@@ -169,12 +169,13 @@ class Outbox:
 
     def _send(self, opcode: int, payload: Payload, message: bool) -> bool:
         """As `send`, with the lock held, whatever there is to look after."""
-        self._at_most = -1
         if self.closed:
             return False
         if self._busy:
+            self._at_most = -1
             self._later.append((opcode, payload if isinstance(payload, str) else bytes(payload), message))
             return True
+        self._at_most = -1
         self._busy = True
         try:
             self._catch_up()
