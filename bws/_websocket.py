@@ -366,8 +366,8 @@ class WebSocket(EventTarget):
             timeout: Seconds, 0 to only look, or None for no limit.
 
         Returns:
-            False when the time is up, or at once in a signal handler that has interrupted `send`, which has to go on
-            first.
+            False when the time is up, or at once in a signal handler that has interrupted `send`, or another method
+            that was using the connection: that has to go on first.
 
         Raises:
             RuntimeError: Called on the thread that runs the handlers, where it would wait for ever.
