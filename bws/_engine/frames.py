@@ -21,6 +21,7 @@ __all__ = [
     "CLOSE",
     "PING",
     "PONG",
+    "SMALL_HEADS",
     "FrameReader",
     "Payload",
     "close_payload",
@@ -339,7 +340,8 @@ _KEYS = Struct("4s" * 64)  # Linux is never interrupted by a signal with 256 byt
 def masking_keys() -> Iterator[bytes]:
     """Masking keys: fresh for each frame and unpredictable (RFC 6455 section 5.3), bought 64 at a time.
 
-    No line of Python runs for each, so an exception of a signal handler cannot end the iterator.
+    No line of Python runs for each, so a signal handler that raises cannot end the iterator where the system has
+    getrandom(2); what ends it is a MemoryError for 256 bytes.
     """
     return chain.from_iterable(map(_KEYS.unpack, map(os.urandom, repeat(_KEYS.size))))
 

@@ -39,10 +39,10 @@ class _Frame(NamedTuple):
 class Outbox:
     """The sending half of a connection. Every method may be called from any thread; none waits but `wait`.
 
-    A signal handler may come in the main thread wherever Python looks for one: where a function begins, and where a
-    call has returned. It may send or raise (Ctrl-C does). So what was given to the operating system is noted before
-    Python looks, and each step can be done again: frames have absolute places in the stream, and are removed by
-    comparing with how far the stream has gone.
+    A signal handler may come in the main thread wherever Python looks for one: where a function begins, where a call
+    has returned, in loops, and in Python 3.10 where an `if` jumps. It may send or raise (Ctrl-C does). So what was given
+    to the operating system is noted before Python looks, and each step can be done again: frames have absolute places
+    in the stream, and are removed by comparing with how far the stream has gone.
 
     A large message is masked piece by piece as it goes out, when it cannot change meanwhile: so what waits costs no
     memory beside the program's own object.
@@ -90,7 +90,7 @@ class Outbox:
         self._tls = False
         self._tls_write = self._put
         self._torn = False  # whether nobody can tell what the last write of TLS has written
-        self._told = False  # whether it was TLS that refused it
+        self._told: OSError | None = None  # what it raised, if that is TLS' own
         self._piece = CHUNK
         self._gathers = False  # whether the socket takes several buffers in one call: not with TLS, not on Windows
         self._deflater: Deflater | None = None
@@ -147,7 +147,7 @@ class Outbox:
                         self._at_once = b"", data, size, 0
                         writing = map(self._put, (data,))
                         try:
-                            (self._taken,) = writing
+                            (self._taken,) = writing  # as in _transmit
                         except BaseException as exc:
                             if not self._is_network(exc):
                                 raise
@@ -172,7 +172,6 @@ class Outbox:
         if self.closed:
             return False
         if self._busy:
-            self._at_most = -1
             self._later.append((opcode, payload if isinstance(payload, str) else bytes(payload), message))
             return True
         self._at_most = -1
@@ -190,7 +189,7 @@ class Outbox:
         return True
 
     def _settle(self) -> None:
-        """Note whether the next message may go out at once."""
+        """Note whether the next message may go out at once; no jump is taken on the way to that, see `send`."""
         quiet = self._at_once is None and not (self._busy or self._frames or self._later or self.closed)
         self._at_most = self._most if quiet and self._sock is not None else -1
 
@@ -324,6 +323,8 @@ class Outbox:
         """Nothing more is sent; `pending` tells what was not."""
         with self.lock:
             self._queue_rest()
+            if self._later and self._frames and self._frames[-1].later is self._later[0]:
+                del self._later[0]  # an interruption has left it in both
             self._end()
             self.closed = True
             self._notify()
@@ -357,7 +358,7 @@ class Outbox:
         self._at_once = header, data, payload, packed
         writing = map(self._sock.sendmsg, ((header, data),)) if header else map(self._put, (data,))
         try:
-            # One instruction writes and unpacks the result, the next one stores it: no signal handler comes between.
+            # One instruction writes and unpacks the result, what follows stores it: Python looks for no signal between.
             (self._taken,) = writing
         except BaseException as exc:
             if not self._is_network(exc):
@@ -496,7 +497,7 @@ class Outbox:
             lost = self._queued()
             self._over = True
             self._lost += lost
-        self._sock, self._put = None, _closed
+        self._sock, self._put, self._tls_write, self._told = None, _closed, _closed, None
         self._at_most = -1
         self._frames.clear()
         self._masked.clear()
@@ -512,14 +513,14 @@ class Outbox:
         except OSError as exc:
             # What came through a frame of Python is a signal handler's, TimeoutError for example.
             if exc.__traceback__ is not None and exc.__traceback__.tb_next is None:
-                self._torn, self._told = False, True
+                self._torn, self._told = False, exc
             raise
         self._torn = False
         return taken
 
     def _is_network(self, error: BaseException) -> bool:
         """Note what a write raised; False when it is a signal handler's, to be raised again."""
-        told, self._told = self._told, False
+        told, self._told = self._told is error, None
         if self._torn:
             self._tear()
         elif isinstance(error, OSError) and (told or not self._tls):

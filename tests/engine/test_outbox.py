@@ -11,6 +11,8 @@ import ssl
 import sys
 import threading
 import tracemalloc
+import types
+import weakref
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import cast
@@ -605,7 +607,7 @@ def test_what_one_signal_handler_has_sent_is_not_lost_when_another_one_raises(ro
 def tls_outbox(write: Callable[[bytes], int]) -> Outbox:
     """An outbox that is open on a TLS socket whose write this is."""
     sock = ssl.SSLSocket.__new__(ssl.SSLSocket)
-    sock._sslobj = type("Connected", (), {"write": staticmethod(write)})()  # type: ignore[attr-defined]
+    sock._sslobj = types.SimpleNamespace(write=write)  # type: ignore[attr-defined]
     return outbox(cast(Narrow, sock))
 
 
@@ -687,6 +689,45 @@ def test_what_tls_itself_refuses_is_queued_or_the_end() -> None:
     assert (box.waiting, box.pending()) == (False, 5)
     assert box.failed is not None
     assert box.failed.errno == errno.EBADF
+
+
+def test_what_has_ended_keeps_nothing_of_tls() -> None:
+    class Write:
+        def __call__(self, data: bytes) -> int:
+            return len(data)
+
+    write = Write()
+    kept = weakref.ref(write)
+    box = tls_outbox(write)
+    box.send(TEXT, b"hello")
+    box.close()
+    del write
+    assert kept() is None
+
+
+def test_two_signals_around_a_refusal_of_tls_leave_the_next_time_limit_the_programs() -> None:
+    read, write = os.pipe()
+    try:
+        os.set_blocking(write, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(write, bytes(4096))
+
+        def throw() -> None:
+            raise TimeoutError("the program's own")
+
+        for first in range(40):
+            for second in range(12):
+                box = tls_outbox(functools.partial(os.write, write))
+                with Signal(first, throw), contextlib.suppress(TimeoutError):
+                    box.send(TEXT, b"hello")
+                with Signal(second, throw) as signal, contextlib.suppress(TimeoutError):
+                    box.write()
+                assert box.failed is None, (first, second, signal.came)
+                assert box.pending() in (0, 5)
+    finally:
+        os.close(read)
+        os.close(write)
 
 
 def test_a_signal_handler_can_tell_that_it_has_interrupted_sending() -> None:
