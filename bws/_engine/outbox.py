@@ -40,9 +40,9 @@ class Outbox:
     """The sending half of a connection. Every method may be called from any thread; none waits but `wait`.
 
     A signal handler may come in the main thread wherever Python looks for one: where a function begins, where a call
-    has returned, in loops, and in Python 3.10 where an `if` jumps. It may send or raise (Ctrl-C does). So what was given
-    to the operating system is noted before Python looks, and each step can be done again: frames have absolute places
-    in the stream, and are removed by comparing with how far the stream has gone.
+    has returned, in loops, and in Python 3.10 where an `if` jumps. It may send or raise (Ctrl-C does). So what was
+    given to the operating system is noted before Python looks, and each step can be done again: frames have absolute
+    places in the stream, and are removed by comparing with how far the stream has gone.
 
     A large message is masked piece by piece as it goes out, when it cannot change meanwhile: so what waits costs no
     memory beside the program's own object.
