@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dis
 import errno
 import functools
 import os
@@ -14,8 +15,8 @@ import tracemalloc
 import types
 import weakref
 from collections.abc import Callable, Sequence
-from types import FrameType
-from typing import cast
+from types import CodeType, FrameType
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -599,6 +600,110 @@ def test_what_one_signal_handler_has_sent_is_not_lost_when_another_one_raises(ro
             gap += 1
         first += 1
     assert first > 3
+
+
+class Walk:
+    """Calls `handler` at place number `at` of the outbox's code where this Python looks for signals, jumps included.
+
+    See CHECK_EVAL_BREAKER in CPython's ceval.c: in 3.10 it stands in calls and in jumps that are taken (POP_JUMP_IF_*,
+    JUMP_ABSOLUTE), but not before a `try` or `with`; since 3.11 in calls, in RESUME and in jumps backwards.
+    """
+
+    def __init__(self, at: int, handler: Callable[[], object]) -> None:
+        self.came = ""
+        self._left, self._handler = at, handler
+        self._before: dict[FrameType, dis.Instruction] = {}
+        self._instructions: dict[CodeType, dict[int, dis.Instruction]] = {}
+
+    def __enter__(self) -> Walk:
+        self._outer = sys.gettrace()  # that of a measurement of coverage
+        sys.settrace(self._enter)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        sys.settrace(self._outer)
+
+    def _enter(self, frame: FrameType, event: str, arg: object) -> Any:
+        if frame.f_code.co_filename != outbox_module.__file__:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if sys.version_info < (3, 11):
+            self._look(frame)
+        return self._step
+
+    def _step(self, frame: FrameType, event: str, arg: object) -> Any:
+        if event == "opcode":
+            code = frame.f_code
+            if code not in self._instructions:
+                self._instructions[code] = {each.offset: each for each in dis.get_instructions(code)}
+            here = self._instructions[code].get(frame.f_lasti)
+            before = self._before.pop(frame, None)
+            if here is not None:
+                self._before[frame] = here
+                if before is not None and _looks(before, here):
+                    self._look(frame)
+        return self._step
+
+    def _look(self, frame: FrameType) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.came = f"{frame.f_code.co_name}, line {frame.f_lineno}"
+            self._handler()
+
+
+def _looks(before: dis.Instruction, here: dis.Instruction) -> bool:
+    taken = here.offset == before.argval
+    if sys.version_info >= (3, 11):
+        called = before.opname in ("CALL", "CALL_KW", "CALL_FUNCTION_EX", "RESUME")
+        return called or (taken and "JUMP_BACKWARD" in before.opname)
+    if here.opname in ("SETUP_FINALLY", "SETUP_WITH"):
+        return False
+    called = before.opname in ("CALL_FUNCTION", "CALL_METHOD", "CALL_FUNCTION_KW", "CALL_FUNCTION_EX")
+    return called or before.opname == "JUMP_ABSOLUTE" or (taken and before.opname.startswith("POP_JUMP"))
+
+
+@pytest.mark.parametrize("room", [3, 1 << 20])
+@pytest.mark.parametrize("act", ["sends", "closes", "raises", "sends and raises"])
+def test_no_message_is_torn_lost_or_doubled_wherever_this_python_looks_for_signals(act: str, room: int) -> None:
+    def handler() -> None:
+        assert 0 <= box.pending() <= 10
+        if "sends" in act:
+            box.send(TEXT, b"their")
+            sock.room += 5
+        if act == "closes":
+            box.send(CLOSE, b"", message=False)
+        if "raises" in act:
+            raise KeyboardInterrupt
+
+    with Walk(0, handler):
+        outbox(Narrow(room)).send(TEXT, b"first")  # Python 3.12 begins to tell of instructions with the second frame
+    at, came = 0, "first"
+    while came:
+        at += 1
+        sock = Narrow(room)
+        box = outbox(sock)
+        sure: list[bytes] = []
+        with contextlib.suppress(KeyboardInterrupt), Walk(at, handler) as walk:
+            for payload in (b"first", b"other"):
+                box.send(TEXT, payload)
+                sure.append(payload)
+        came = walk.came
+        box.write()
+        sock.room = 1 << 20
+        box.write()
+        box.send(TEXT, b"last")
+        got = [payload for opcode, payload in frames(sock) if opcode == TEXT]
+        assert len(got) == len(set(got)), came
+        assert set(got) <= {b"first", b"other", b"their", b"last"}, came
+        if act == "closes" and came:
+            assert frames(sock)[-1] == (CLOSE, b""), came
+        else:
+            expected = [*sure, b"last"]
+            assert [payload for payload in got if payload in expected] == expected, came
+            assert (b"their" in got) == ("sends" in act and came != ""), came
+        assert len(sock.taken) == sum(6 + len(payload) for _, payload in frames(sock)), came
+        assert (box.pending(), box.waiting) == (0, False), came
+    assert at > 5
 
 
 # -- TLS, where Python looks for signals inside a write, too
