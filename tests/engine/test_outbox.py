@@ -6,7 +6,6 @@ import contextlib
 import dis
 import errno
 import functools
-import os
 import socket
 import ssl
 import sys
@@ -14,7 +13,7 @@ import threading
 import tracemalloc
 import types
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import CodeType, FrameType
 from typing import Any, cast
 
@@ -82,9 +81,10 @@ class Frames:
                 self.payload += len(payload)
             if len(payload) < size:
                 break
+            payload = xor(payload, data[start - 4 : start])
             self.compressed += bool(first & 0x40)
-            self.payloads.append((bool(first & 0x40), xor(payload, data[start - 4 : start])))
-            self.whole.append((first & 15, xor(payload, data[start - 4 : start])))
+            self.payloads.append((bool(first & 0x40), payload))
+            self.whole.append((first & 15, payload))
             data = data[start + size :]
 
 
@@ -776,20 +776,23 @@ def test_a_time_limit_around_a_tls_write_harms_nothing() -> None:
     assert 5 < points < 999
 
 
-@pytest.mark.skipif(not hasattr(os, "set_blocking"), reason="pipes are blocking there")
-def test_what_tls_itself_refuses_is_queued_or_the_end() -> None:
-    read, write = os.pipe()
-    try:
-        os.set_blocking(write, False)
+@contextlib.contextmanager
+def refusing() -> Iterator[Callable[[bytes], int]]:
+    """A write in C, as that of OpenSSL is, which would block; behind the block it fails."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while True:
-                os.write(write, bytes(4096))
-        box = tls_outbox(functools.partial(os.write, write))  # C, as that of OpenSSL is
+                ours.send(bytes(4096))
+        yield ours.send
+
+
+def test_what_tls_itself_refuses_is_queued_or_the_end() -> None:
+    with refusing() as write:
+        box = tls_outbox(write)
         assert box.send(TEXT, b"hello")
         assert (box.failed, box.waiting, box.pending()) == (None, True, 5)
-    finally:
-        os.close(read)
-        os.close(write)
     box.write()
     assert (box.waiting, box.pending()) == (False, 5)
     assert box.failed is not None
@@ -797,11 +800,7 @@ def test_what_tls_itself_refuses_is_queued_or_the_end() -> None:
 
 
 def test_what_has_ended_keeps_nothing_of_tls() -> None:
-    class Write:
-        def __call__(self, data: bytes) -> int:
-            return len(data)
-
-    write = Write()
+    write = functools.partial(len)
     kept = weakref.ref(write)
     box = tls_outbox(write)
     box.send(TEXT, b"hello")
@@ -811,28 +810,19 @@ def test_what_has_ended_keeps_nothing_of_tls() -> None:
 
 
 def test_two_signals_around_a_refusal_of_tls_leave_the_next_time_limit_the_programs() -> None:
-    read, write = os.pipe()
-    try:
-        os.set_blocking(write, False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                os.write(write, bytes(4096))
+    def throw() -> None:
+        raise TimeoutError("the program's own")
 
-        def throw() -> None:
-            raise TimeoutError("the program's own")
-
+    with refusing() as write:
         for first in range(40):
             for second in range(12):
-                box = tls_outbox(functools.partial(os.write, write))
+                box = tls_outbox(write)
                 with Signal(first, throw), contextlib.suppress(TimeoutError):
                     box.send(TEXT, b"hello")
                 with Signal(second, throw) as signal, contextlib.suppress(TimeoutError):
                     box.write()
                 assert box.failed is None, (first, second, signal.came)
                 assert box.pending() in (0, 5)
-    finally:
-        os.close(read)
-        os.close(write)
 
 
 def test_a_signal_handler_can_tell_that_it_has_interrupted_sending() -> None:
