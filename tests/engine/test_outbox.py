@@ -556,6 +556,21 @@ def test_a_time_limit_that_a_signal_handler_raises_is_no_failure_of_the_network(
     assert 5 < points < 999
 
 
+def every_pair(scene: Callable[[int, int], bool]) -> int:
+    """Play the scene for each point, and each of how many more to a second one; of how many first ones there are.
+
+    Args:
+        scene: Tells whether both came.
+    """
+    first = 0
+    while scene(first, 0):
+        gap = 1
+        while scene(first, gap):
+            gap += 1
+        first += 1
+    return first
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("room", [0, 7, 1 << 20])
 def test_what_one_signal_handler_has_sent_is_not_lost_when_another_one_raises(room: int, compressed: bool) -> None:
@@ -593,13 +608,31 @@ def test_what_one_signal_handler_has_sent_is_not_lost_when_another_one_raises(ro
     def throw() -> None:
         raise KeyboardInterrupt
 
-    first = 0
-    while scene(first, 0):
-        gap = 1
-        while scene(first, gap):
-            gap += 1
-        first += 1
-    assert first > 3
+    assert every_pair(scene) > 3
+
+
+def test_what_is_lost_when_the_connection_ends_behind_two_signals_is_counted_once() -> None:
+    ours, theirs = b"ours", b"theirs"
+
+    def scene(first: int, gap: int) -> bool:
+        box = outbox(Narrow())
+
+        def send() -> None:
+            box.send(TEXT, theirs)
+            signal.points, signal.came, signal.handler = gap, False, throw
+
+        with Signal(first, send) as signal, contextlib.suppress(KeyboardInterrupt):
+            box.send(TEXT, ours)
+        box.close()
+        if signal.handler is send:
+            return False
+        assert box.pending() in (len(theirs), len(ours) + len(theirs)), (first, gap)
+        return signal.came
+
+    def throw() -> None:
+        raise KeyboardInterrupt
+
+    assert every_pair(scene) > 3
 
 
 class Walk:
@@ -813,8 +846,7 @@ def test_two_signals_around_a_refusal_of_tls_leave_the_next_time_limit_the_progr
     def throw() -> None:
         raise TimeoutError("the program's own")
 
-    def scene(first: int, second: int) -> tuple[bool, bool]:
-        """Whether there are so many points in sending, and in writing afterwards."""
+    def scene(first: int, second: int) -> bool:
         box = tls_outbox(write)
         with Signal(first, throw) as sending, contextlib.suppress(TimeoutError):
             box.send(TEXT, b"hello")
@@ -822,16 +854,10 @@ def test_two_signals_around_a_refusal_of_tls_leave_the_next_time_limit_the_progr
             box.write()
         assert box.failed is None, (first, second)
         assert box.pending() in (0, 5), (first, second)
-        return sending.came, writing.came
+        return sending.came and writing.came
 
     with refusing() as write:
-        first = 0
-        while scene(first, 0)[0]:
-            second = 1
-            while scene(first, second)[1]:
-                second += 1
-            first += 1
-    assert first > 5
+        assert every_pair(scene) > 5
 
 
 def test_a_signal_handler_can_tell_that_it_has_interrupted_sending() -> None:
