@@ -31,7 +31,6 @@ __all__ = [
 ]
 
 TEXT, BINARY = 1, 2  # opcodes, RFC 6455 section 5.2
-LARGE_TEXT = 16 * 1024  # characters of ASCII from which a copy while it waits would cost something
 MAX_REASON = 123  # bytes: a control frame has 125, the close code takes 2
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 section 5.6.2
@@ -363,14 +362,14 @@ def check_close(code: int | None, reason: str | None) -> tuple[int | None, bytes
 
 
 def payload_of(data: Any) -> tuple[int, bytes | memoryview | str]:
-    """The opcode and payload bytes of what send() was given; a large text of ASCII only stays as it is.
+    """The opcode and payload bytes of what send() was given; a text of ASCII only stays as it is.
 
     Raises:
         TypeError: Neither a str nor a C-contiguous buffer.
     """
     kind = type(data)
     if kind is str:
-        if len(data) >= LARGE_TEXT and data.isascii():
+        if data.isascii():
             return TEXT, data  # it is its own UTF-8: encoding it can wait until it is sent
         try:
             return TEXT, data.encode()

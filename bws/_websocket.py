@@ -15,7 +15,7 @@ from ._delivery import Direct, Dispatch, Dispatched
 from ._engine import supported, threaded_engine
 from ._engine.interface import CloseFrame, Item, Opened, Pong
 from ._handler import one_argument
-from ._rules import payload_of
+from ._rules import TEXT, payload_of
 from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT, check_wait
 from ._state import CLOSED, CLOSING, CONNECTING, OPEN, Ending, Fact, Verdict, judge, step
 from ._system import Condition
@@ -227,7 +227,11 @@ class WebSocket(EventTarget):
             InvalidStateError: It is still CONNECTING.
             TypeError: `data` is something else; nothing is converted to text.
         """
-        opcode, payload = payload_of(data)
+        payload: bytes | memoryview | str
+        if type(data) is str and data.isascii():  # payload_of() in short
+            opcode, payload = TEXT, data
+        else:
+            opcode, payload = payload_of(data)
         state = self._state
         if state == OPEN:
             if not self._engine.send(opcode, payload):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable
 from itertools import islice
 from typing import Any, NamedTuple
 
 from .._system import Condition, held_here
 from .deflate import Deflater
 from .frames import CLOSE, PONG, SMALL_HEADS, Payload, frame, head, mask, masking_keys
+from .wire import NOWHERE, TlsWire, Wire
 
 __all__ = ["WOULD_BLOCK", "Outbox"]
 
@@ -60,10 +59,9 @@ class Outbox:
     """
 
     __slots__ = (
-        "_at_most", "_at_once", "_begin", "_busy", "_deflater", "_drained", "_frames", "_gathers", "_key", "_later",
-        "_lost", "_masked", "_most", "_moved", "_moving", "_over", "_piece", "_put", "_sock", "_taken", "_tls",
-        "_tls_write", "_told", "_torn", "_unsure", "closed", "failed", "lock", "pongs", "progress", "stalled",
-        "waiting",
+        "_at_most", "_at_once", "_begin", "_busy", "_deflater", "_drained", "_frames", "_key", "_later",
+        "_lost", "_masked", "_most", "_moved", "_moving", "_over", "_piece", "_taken", "_tls", "_unsure", "_wire",
+        "closed", "failed", "lock", "pongs", "progress", "stalled", "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -84,36 +82,25 @@ class Outbox:
         self._begin = self._moved = 0  # where the last write of the queue began in the stream, and how far it came
         self._lost = 0  # payload bytes that were never sent
         self._key = masking_keys().__next__
-        self._sock: socket.socket | None = None
-        self._over = False  # the socket was there, and is gone
-        self._put: Callable[[bytes | memoryview], int] = _closed
-        self._tls = False
-        self._tls_write = self._put
-        self._torn = False  # whether nobody can tell what the last write of TLS has written
-        self._told: OSError | None = None  # what it raised, if that is TLS' own
+        self._wire: Wire = NOWHERE
+        self._over = False  # the wire was there, and is gone
+        self._tls: TlsWire | None = None  # the wire, when it is one of TLS
         self._piece = CHUNK
-        self._gathers = False  # whether the socket takes several buffers in one call: not with TLS, not on Windows
         self._deflater: Deflater | None = None
         self._unsure = False  # whether the peer may not get what the deflater refers to
         self.pongs = self.progress = 0
         self.waiting = self.stalled = self.closed = False
         self.failed: OSError | None = None
 
-    def open(self, sock: socket.socket, deflater: Deflater | None) -> None:
-        """The opening handshake is done: `sock` is non-blocking."""
+    def open(self, wire: Wire, deflater: Deflater | None) -> None:
+        """The opening handshake is done: `wire` is a non-blocking socket, or TLS on one."""
         with self.lock:
-            self._sock, self._deflater = sock, deflater
-            self._put = sock.send
-            if isinstance(sock, ssl.SSLSocket):
+            self._wire, self._deflater = wire, deflater
+            if isinstance(wire, TlsWire):
+                self._tls = wire
                 self._piece = TLS_PIECE
-                # SSLSocket.send() is Python around this: an interruption in there would lose the result.
-                self._tls = True
-                self._tls_write = getattr(getattr(sock, "_sslobj", None), "write", sock.send)
-                self._put = self._put_tls
-            else:
-                self._gathers = hasattr(sock, "sendmsg")
             if deflater is None:
-                self._most = CHUNK if self._gathers else APART - 1
+                self._most = CHUNK if self._wire.gathers else APART - 1
             self._settle()
 
     def send(self, opcode: int, payload: Payload, message: bool = True) -> bool:
@@ -135,27 +122,36 @@ class Outbox:
                     if isinstance(payload, str):
                         payload = payload.encode()
                     key = self._key()
-                    if size >= APART:
-                        gone = self._transmit(head(opcode, size, key), mask(payload, key), size)
-                    else:
-                        # frame() and _transmit() in full: calling them would take a sixth of the time Python needs.
+                    self._taken = 0
+                    # frame() and _transmit() in full: calling them would take a sixth of the time Python needs.
+                    if size < APART:
                         if size < 126:
                             data = SMALL_HEADS[opcode][size] + key + mask(payload, key)
                         else:
                             data = head(opcode, size, key) + mask(payload, key)
-                        self._taken = 0
+                        whole = len(data)
                         self._at_once = b"", data, size, 0
-                        writing = map(self._put, (data,))
                         try:
-                            (self._taken,) = writing  # as in _transmit
+                            self._taken = self._wire << data
                         except BaseException as exc:
                             if not self._is_network(exc):
                                 raise
-                        gone = self._taken == len(data)
-                        if gone:
-                            self._at_once = None
-                        else:
-                            self._queue_rest()
+                    else:
+                        header = head(opcode, size, key)
+                        payload = mask(payload, key)
+                        whole = len(header) + size
+                        self._at_once = header, payload, size, 0
+                        pieces = header, payload
+                        try:
+                            self._taken = self._wire @ pieces
+                        except BaseException as exc:
+                            if not self._is_network(exc):
+                                raise
+                    gone = self._taken == whole
+                    if gone:
+                        self._at_once = None
+                    else:
+                        self._queue_rest()
                     if gone and not self._later:
                         self._at_most = self._most
                 finally:
@@ -191,11 +187,11 @@ class Outbox:
     def _settle(self) -> None:
         """Note whether the next message may go out at once; no jump is taken on the way to that, see `send`."""
         quiet = self._at_once is None and not (self._busy or self._frames or self._later or self.closed)
-        self._at_most = self._most if quiet and self._sock is not None else -1
+        self._at_most = self._most if quiet and self._wire is not NOWHERE else -1
 
     def _catch_up(self) -> None:
         """Bring to an end what an interruption has left, and send what signal handlers sent meanwhile."""
-        if self._torn:
+        if self._tls is not None and self._tls.torn:
             self._tear()
         self._queue_rest()
         if not self._later:
@@ -260,7 +256,7 @@ class Outbox:
             self._transmit(b"", frame(opcode, body, key, packed > 0), payload, packed)
             return
         header = head(opcode, size, key, packed > 0)
-        if not self._frames and self._sock is not None and self._gathers and size <= CHUNK:
+        if not self._frames and self._wire.gathers and size <= CHUNK:
             body = body.encode() if isinstance(body, str) else body
             self._transmit(header, mask(body, key), payload, packed)
             return
@@ -288,7 +284,7 @@ class Outbox:
                 going = bool(self._later)
             self._settle()
             self.progress += self._position() != before
-            if self._sock is None or not self._pending():
+            if self._wire is NOWHERE or not self._pending():
                 self._notify()
 
     def pending(self) -> int:
@@ -351,15 +347,14 @@ class Outbox:
         Returns:
             Whether nothing of it is left.
         """
-        if self._frames or self._sock is None or self._moving is not None:
+        if self._frames or self._wire is NOWHERE or self._moving is not None:
             self._queue(header, memoryview(data), payload, packed)
             return False
         self._taken = 0
         self._at_once = header, data, payload, packed
-        writing = map(self._sock.sendmsg, ((header, data),)) if header else map(self._put, (data,))
+        pieces = (header, data) if header else (data,)
         try:
-            # One instruction writes and unpacks the result, what follows stores it: Python looks for no signal between.
-            (self._taken,) = writing
+            self._taken = self._wire @ pieces
         except BaseException as exc:
             if not self._is_network(exc):
                 raise
@@ -377,7 +372,7 @@ class Outbox:
         if done < len(header) + len(data):
             self._queue(header[done:], memoryview(data)[max(done - len(header), 0) :], payload, packed)
         self._at_once = None
-        self.waiting = bool(self._frames) and self._sock is not None and not self.stalled
+        self.waiting = bool(self._frames) and self._wire is not NOWHERE and not self.stalled
 
     def _rest(self) -> tuple[bytes, bytes, int, int, int]:
         """The frame that is sent at once, and what is done of it: all of one that is queued, or not there."""
@@ -405,7 +400,7 @@ class Outbox:
             return
         self.pongs += payload < 0
         self._frames.extend(queued)
-        self.waiting = self._sock is not None and not self.stalled
+        self.waiting = self._wire is not NOWHERE and not self.stalled
 
     def _end_of_queue(self) -> tuple[int, int]:
         """`end` and `total` of the last frame."""
@@ -434,7 +429,7 @@ class Outbox:
     def _write(self) -> None:
         frames = self._frames
         self.stalled = False
-        while frames and (sock := self._sock) is not None:
+        while frames and self._wire is not NOWHERE:
             position = self._position()
             self._begin = position
             self._moved = 0
@@ -445,14 +440,10 @@ class Outbox:
             if not frames:
                 break
             pieces = self._pieces(position)
-            if len(pieces) == 1:
-                writing = map(self._put, pieces)
-            elif self._gathers:
-                writing = map(sock.sendmsg, (pieces,))
-            else:
-                writing = map(self._put, (b"".join(pieces),))
+            if len(pieces) > 1 and not self._wire.gathers:
+                pieces = [memoryview(b"".join(pieces))]
             try:
-                (self._moved,) = writing  # as in _transmit
+                self._moved = self._wire @ pieces
             except BaseException as exc:
                 if not self._is_network(exc):
                     raise
@@ -461,7 +452,7 @@ class Outbox:
             self.pongs = 0
             self._masked.clear()
             self._notify()
-        self.waiting = bool(frames) and self._sock is not None and not self.stalled
+        self.waiting = bool(frames) and self._wire is not NOWHERE and not self.stalled
 
     def _pieces(self, position: int) -> list[memoryview]:
         """What comes next in the stream, masked; one write's worth."""
@@ -497,33 +488,23 @@ class Outbox:
             lost = self._queued()
             self._over = True
             self._lost += lost
-        self._sock, self._put, self._tls_write, self._told = None, _closed, _closed, None
+        self._wire = NOWHERE
         self._at_most = -1
         self._frames.clear()
         self._masked.clear()
         self.pongs = 0
         self.waiting = False
-
-    def _put_tls(self, data: bytes | memoryview) -> int:
-        """Write TLS: Python looks for signals in there, too, when something has been written already."""
-        writing = map(self._tls_write, (data,))
-        self._torn = True
-        try:
-            (taken,) = writing
-        except OSError as exc:
-            # What came through a frame of Python is a signal handler's, TimeoutError for example.
-            if exc.__traceback__ is not None and exc.__traceback__.tb_next is None:
-                self._torn, self._told = False, exc
-            raise
-        self._torn = False
-        return taken
+        self._tls = None
 
     def _is_network(self, error: BaseException) -> bool:
         """Note what a write raised; False when it is a signal handler's, to be raised again."""
-        told, self._told = self._told is error, None
-        if self._torn:
-            self._tear()
-        elif isinstance(error, OSError) and (told or not self._tls):
+        told = True
+        if self._tls is not None:
+            told, self._tls.told = self._tls.told is error, None
+            if self._tls.torn:
+                self._tear()
+                return False
+        if isinstance(error, OSError) and told:
             if isinstance(error, WOULD_BLOCK):
                 self.stalled = isinstance(error, ssl.SSLWantReadError)
             else:
@@ -534,7 +515,6 @@ class Outbox:
     def _tear(self) -> None:
         """A signal handler raised inside a write of TLS: that cannot be done again, and nothing goes on without it."""
         self._fail(ConnectionAbortedError("a signal handler raised inside a TLS write: what was sent is unknown"))
-        self._torn = False
 
     def _fail(self, error: OSError) -> None:
         """Writing failed."""
@@ -545,10 +525,6 @@ class Outbox:
     def _notify(self) -> None:
         if self._drained is not None:
             self._drained.notify_all()
-
-
-def _closed(data: bytes | memoryview) -> int:
-    raise ConnectionAbortedError("the connection is over")
 
 
 def _share(left: int, payload: int, packed: int) -> int:

@@ -16,6 +16,7 @@ import threading
 import weakref
 
 from .._system import close_descriptor
+from .wire import Stream
 
 __all__ = ["relayed"]
 
@@ -25,10 +26,11 @@ _TELLS = hasattr(select, "poll")  # Windows has nothing that tells
 _relays: weakref.WeakSet[_Relay] = weakref.WeakSet()
 
 
-def relayed(tls: socket.socket) -> socket.socket:
+def relayed(tls: socket.socket) -> Stream:
     """A non-blocking socket that speaks through `tls`, which is closed when either end is."""
     near, far = socket.socketpair()
     try:
+        near = Stream(fileno=near.detach())
         near.setblocking(False)
         far.setblocking(False)
         relay = _Relay(tls, far)

@@ -13,6 +13,7 @@ from typing import Any
 
 from .._system import KEEPALIVE, capped, socket_error
 from .patience import Patience, explained
+from .wire import Stream
 
 __all__ = ["connect", "tune"]
 
@@ -91,7 +92,7 @@ def _begin(info: _Info, errors: list[OSError]) -> socket.socket | None:
     family, kind, proto, _, address = info
     sock = None
     try:
-        sock = socket.socket(family, kind, proto)
+        sock = Stream(family, kind, proto)
         sock.setblocking(False)
         sock.connect(address)
     except BlockingIOError:

@@ -26,6 +26,7 @@ from .outbox import WOULD_BLOCK, Outbox
 from .patience import Aborted, Patience, explained, read, write
 from .relief import dismiss, hire
 from .trail import Trail
+from .wire import wire_of
 
 __all__ = ["ThreadedEngine"]
 
@@ -306,7 +307,7 @@ class ThreadedEngine:
             deflater = Deflater(agreed.deflate)
         assert self._sock is not None
         keep_freed_memory()
-        self._outbox.open(self._sock, deflater)
+        self._outbox.open(wire_of(self._sock), deflater)
         if self._settings.ping_interval is not None:
             self._next_ping = time.monotonic() + self._settings.ping_interval
         self._reader.items.append(Opened(agreed.protocol, agreed.extensions))

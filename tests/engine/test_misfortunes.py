@@ -21,6 +21,7 @@ from bws._engine.handshake import HeadReader
 from bws._engine.outbox import Outbox
 from bws._engine.patience import Patience, write
 from bws._engine.relay import relayed
+from bws._engine.wire import Stream
 from bws._system import Condition, Waker
 from bws.dispatch import aio
 from tests.conftest import TIMEOUT, Recorder, run_python
@@ -155,7 +156,8 @@ def test_wait_closed_comes_back_when_a_loop_that_tells_nobody_was_closed() -> No
 
 def test_flush_comes_back_when_a_close_frame_takes_the_rest_along() -> None:
     def filled(size: int) -> tuple[Outbox, socket.socket, socket.socket]:
-        near, far = socket.socketpair()
+        pair, far = socket.socketpair()
+        near = Stream(fileno=pair.detach())
         near.setblocking(False)
         far.setblocking(False)
         outbox = Outbox()

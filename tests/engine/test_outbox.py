@@ -25,12 +25,15 @@ from bws._engine import outbox as outbox_module
 from bws._engine.deflate import Agreement, Deflater, Inflater
 from bws._engine.frames import CLOSE, PING, PONG
 from bws._engine.outbox import WOULD_BLOCK, Outbox
+from bws._engine.wire import Wire, wire_of
 from tests.conftest import TIMEOUT
 from tests.wire.frames import BINARY, TEXT, xor
 
 
 class Narrow:
-    """What an outbox needs of a socket: `send`, which takes `room` bytes and then blocks."""
+    """A wire that takes `room` bytes and then blocks."""
+
+    gathers = False
 
     def __init__(self, room: int = 0, step: int = 1 << 30) -> None:
         self.room, self.step = room, step
@@ -50,12 +53,18 @@ class Narrow:
         self.taken += data[:size]
         return size
 
+    def __lshift__(self, data: bytes | memoryview) -> int:
+        return self.send(data)
+
+    def __matmul__(self, pieces: Sequence[bytes | memoryview]) -> int:
+        assert self.gathers or len(pieces) == 1
+        return self.send(b"".join(pieces))
+
 
 class Gathering(Narrow):
-    """A socket that takes several buffers in one call."""
+    """A wire that takes several buffers at once."""
 
-    def sendmsg(self, buffers: Sequence[bytes | memoryview]) -> int:
-        return self.send(b"".join(buffers))
+    gathers = True
 
 
 class Frames:
@@ -88,10 +97,10 @@ class Frames:
             data = data[start + size :]
 
 
-def outbox(sock: Narrow, deflater: Deflater | None = None) -> Outbox:
+def outbox(sock: Wire, deflater: Deflater | None = None) -> Outbox:
     """An outbox that is open on this socket."""
     box = Outbox()
-    box.open(cast(socket.socket, sock), deflater)
+    box.open(sock, deflater)
     return box
 
 
@@ -291,7 +300,7 @@ def test_before_it_is_open_a_frame_waits_and_needs_no_polling() -> None:
     box.send(TEXT, b"early")
     assert (box.waiting, box.pending()) == (False, 5)
     sock = Narrow(100)
-    box.open(cast(socket.socket, sock), None)
+    box.open(sock, None)
     box.write()
     assert frames(sock) == [(TEXT, b"early")]
     assert box.pending() == 0
@@ -695,13 +704,18 @@ def _looks(before: dis.Instruction, here: dis.Instruction) -> bool:
     return called or before.opname == "JUMP_ABSOLUTE" or (taken and before.opname.startswith("POP_JUMP"))
 
 
+@pytest.mark.parametrize("size", [5, 20_000])
 @pytest.mark.parametrize("room", [3, 1 << 20])
 @pytest.mark.parametrize("act", ["sends", "closes", "raises", "sends and raises"])
-def test_no_message_is_torn_lost_or_doubled_wherever_this_python_looks_for_signals(act: str, room: int) -> None:
+def test_no_message_is_torn_lost_or_doubled_wherever_this_python_looks_for_signals(
+    act: str, room: int, size: int
+) -> None:
+    first, other, their, last = (word * (size // 5) for word in (b"first", b"other", b"their", b"last "))
+
     def handler() -> None:
-        assert 0 <= box.pending() <= 10
+        assert 0 <= box.pending() <= 2 * size
         if "sends" in act:
-            box.send(TEXT, b"their")
+            box.send(TEXT, their)
             sock.room += 5
         if act == "closes":
             box.send(CLOSE, b"", message=False)
@@ -709,32 +723,33 @@ def test_no_message_is_torn_lost_or_doubled_wherever_this_python_looks_for_signa
             raise KeyboardInterrupt
 
     with Walk(0, handler):
-        outbox(Narrow(room)).send(TEXT, b"first")  # Python 3.12 begins to tell of instructions with the second frame
+        outbox(Gathering(room)).send(TEXT, first)  # Python 3.12 begins to tell of instructions with the second frame
     at, came = 0, "first"
     while came:
         at += 1
-        sock = Narrow(room)
+        sock = Gathering(room)
         box = outbox(sock)
         sure: list[bytes] = []
         with contextlib.suppress(KeyboardInterrupt), Walk(at, handler) as walk:
-            for payload in (b"first", b"other"):
+            for payload in (first, other):
                 box.send(TEXT, payload)
                 sure.append(payload)
         came = walk.came
         box.write()
         sock.room = 1 << 20
         box.write()
-        box.send(TEXT, b"last")
+        box.send(TEXT, last)
         got = [payload for opcode, payload in frames(sock) if opcode == TEXT]
         assert len(got) == len(set(got)), came
-        assert set(got) <= {b"first", b"other", b"their", b"last"}, came
+        assert set(got) <= {first, other, their, last}, came
         if act == "closes" and came:
             assert frames(sock)[-1] == (CLOSE, b""), came
         else:
-            expected = [*sure, b"last"]
+            expected = [*sure, last]
             assert [payload for payload in got if payload in expected] == expected, came
-            assert (b"their" in got) == ("sends" in act and came != ""), came
-        assert len(sock.taken) == sum(6 + len(payload) for _, payload in frames(sock)), came
+            assert (their in got) == ("sends" in act and came != ""), came
+        heads = {0: 6, 5: 6, 20_000: 8}  # bytes, by size of the payload
+        assert len(sock.taken) == sum(heads[len(payload)] + len(payload) for _, payload in frames(sock)), came
         assert (box.pending(), box.waiting) == (0, False), came
     assert at > 5
 
@@ -746,7 +761,7 @@ def tls_outbox(write: Callable[[bytes], int]) -> Outbox:
     """An outbox that is open on a TLS socket whose write this is."""
     sock = ssl.SSLSocket.__new__(ssl.SSLSocket)
     sock._sslobj = types.SimpleNamespace(write=write)  # type: ignore[attr-defined]
-    return outbox(cast(Narrow, sock))
+    return outbox(wire_of(sock))
 
 
 def test_what_tls_may_have_written_is_not_written_again_however_often_signal_handlers_raise() -> None:
