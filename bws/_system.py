@@ -160,10 +160,11 @@ if hasattr(select, "poll"):
     class Poller:
         """Waits for one socket and one waker."""
 
-        __slots__ = ("_events", "_poll", "_sock", "_waker")
+        __slots__ = ("_events", "_poll", "_quiet", "_sock", "_waker")
 
         def __init__(self, waker: Waker) -> None:
             self._poll = select.poll()
+            self._quiet = [(-1, 0)]  # what poll() tells when the socket can be read and nothing else is
             self._waker = waker.fileno()
             self._sock = -1
             self._events = 0
@@ -183,8 +184,9 @@ if hasattr(select, "poll"):
                 if fd >= 0:
                     self._poll.register(fd, events)
                 self._sock, self._events = fd, events
+                self._quiet = [(fd, select.POLLIN)]
             polled = self._poll.poll(None if timeout is None else capped(timeout) * 1000)
-            if polled == [(fd, select.POLLIN)]:
+            if polled == self._quiet:
                 return _READABLE  # nearly always
             readable = writable = woken = False
             for ready, got in polled:
@@ -195,6 +197,10 @@ if hasattr(select, "poll"):
                     readable = bool(read and (got & select.POLLIN or trouble))
                     writable = bool(write and (got & select.POLLOUT or trouble))
             return readable, writable, woken
+
+        def readable(self) -> bool:
+            """Wait as the last time, for ever; False: `wait` has to be asked what there is."""
+            return bool(self._poll.poll() == self._quiet)
 
 else:  # Windows
 
@@ -214,6 +220,10 @@ else:  # Windows
             limit = None if timeout is None else capped(timeout)
             r, w, x = select.select(reading, writing, writing, limit)
             return fd in r, fd in w or fd in x, self._waker in r
+
+        def readable(self) -> bool:
+            """As above."""
+            return False
 
 
 class Condition:

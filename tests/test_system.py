@@ -161,6 +161,22 @@ def test_a_poller_tells_what_was_asked_for(
     assert poller.wait(fd, True, False, 0) == (False, False, False)
 
 
+def test_a_poller_that_waits_as_before_tells_only_that_the_socket_can_be_read(
+    system: ModuleType, waker: Any, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    one, other = pair
+    poller = system.Poller(waker)
+    poller.wait(one.fileno(), True, False, 0)
+    other.sendall(b"x")
+    assert poller.readable() == hasattr(select, "poll")  # Windows: `wait` has to be asked
+    waker.wake()
+    assert not poller.readable()
+    waker.clear()
+    one.recv(1)
+    other.close()
+    assert poller.wait(one.fileno(), True, False, TIMEOUT) == (True, False, False)
+
+
 def test_a_poller_follows_from_one_socket_to_another(
     system: ModuleType, waker: Any, pair: tuple[socket.socket, socket.socket]
 ) -> None:

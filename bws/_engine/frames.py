@@ -59,8 +59,8 @@ class FrameReader:
     """
 
     __slots__ = (
-        "_blocks", "_control", "_fin", "_inflater", "_max_size", "_opcode", "_parts", "_rest", "_size", "_tail",
-        "inflating", "items", "left", "stopped", "waiting",
+        "_blocks", "_control", "_fin", "_inflater", "_max_size", "_most", "_opcode", "_parts", "_rest", "_size",
+        "_tail", "inflating", "items", "left", "stopped", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +72,7 @@ class FrameReader:
         self.inflating = False
         self.stopped = False
         self._max_size = sys.maxsize if max_size is None else max_size
+        self._most = min(self._max_size, 125)  # bytes of a message whose length is in one byte
         self._control = control
         self._inflater = inflater
         self._rest = b""  # an incomplete header or control frame, or what is to be read later
@@ -97,6 +98,14 @@ class FrameReader:
             data, self._rest = self._rest + data, b""
         end = len(data)
         try:
+            size = end - 2
+            if 0 < size <= self._most and data[1] == size and not (self._opcode or self.stopped):
+                # One small message and nothing else, as when two sides talk: _whole() in short.
+                first = data[0]
+                if first == 0x81 or first == 0x82:
+                    self.items.append(data[2:].decode() if first == 0x81 else data[2:])
+                    self.waiting += end
+                    return False
             if self.left:
                 pos = self._payload(data, 0, end)
             while pos < end and not self.stopped:

@@ -54,6 +54,7 @@ class ThreadedEngine:
         "__weakref__",
         "_accepted",
         "_arrivals",
+        "_calm",
         "_changed",
         "_close",
         "_close_due",
@@ -105,6 +106,9 @@ class ThreadedEngine:
         self._full = False  # whether the last recv() brought as much as it might
         self._polls_write = False  # whether the thread, when it waits, waits until the socket is writable, too
         self._write_to_read = False  # TLS has to write something before it can read on
+        # Whether there is nothing to look after but bytes that come. The thread says so before it looks, with _io held;
+        # whoever makes something to look after takes it back afterwards: so it is never true for too long.
+        self._calm = False
         # Reading; guarded by _io.
         self._io = threading.Lock()
         self._reader = FrameReader(settings.max_size, self._control)
@@ -220,6 +224,7 @@ class ThreadedEngine:
         return self._outbox.interrupted() or self._waker.interrupted()
 
     def wake(self) -> None:
+        self._calm = False
         if threading.get_ident() != self._thread.ident:
             self._waker.wake()
         self._relief.wake(self)
@@ -322,6 +327,8 @@ class ThreadedEngine:
             while True:
                 if self._reader.items:
                     self._deliver()
+                elif self._calm and not self._listener.congested() and poller.readable():
+                    self._receive()  # `_turn` for nearly all messages
                 elif self._violation is not None:
                     self._fail_soon(poller)
                 elif self._ending is not None:
@@ -366,6 +373,7 @@ class ThreadedEngine:
 
     def _turn(self, poller: Poller) -> None:
         """With _io held: wait for the network, a caller or a timer, and do what there is to do."""
+        self._calm = True  # before the look, see there
         fd, read, write, due = self.interest()
         if read is not self._reads:
             self._note_reading(read)
@@ -374,6 +382,8 @@ class ThreadedEngine:
         timeout = None if due is None else due - time.monotonic()
         if read and (self._outbox.failed is not None or (self._tls and self._buffered())):
             timeout = 0
+        if write or not read or timeout is not None or self._tls or self._peer_close is not None:
+            self._calm = False
         readable, writable, woken = poller.wait(fd, read, write, timeout)
         if due is None and readable and not (writable or woken or self._stop or self._outbox.failed is not None):
             # `_work` for nearly all turns: there is nothing else to look after.
@@ -441,6 +451,7 @@ class ThreadedEngine:
             return
         try:
             if self._relief.serves(self) and self._sock is not None:
+                self._calm = False
                 reads = self._may_read()
                 if reads is not self._reads:
                     self._note_reading(reads)
@@ -483,6 +494,7 @@ class ThreadedEngine:
                 if self._tls:
                     with self._outbox.lock:
                         data = sock.recv(RECEIVE)
+                    self._write_to_read = False
                 else:
                     data = sock.recv(LARGE if self._full else RECEIVE)
             except WOULD_BLOCK as exc:
@@ -494,7 +506,6 @@ class ThreadedEngine:
             except OSError as exc:
                 self._lost(explained(exc, "the connection was lost"))
                 return
-            self._write_to_read = False
             self._full = len(data) >= RECEIVE
             if not data:
                 if self._outbox.failed is not None:
@@ -510,14 +521,18 @@ class ThreadedEngine:
 
     def _feed(self, data: bytes) -> None:
         self._arrivals += 1
-        self._unread = False
-        if self._ending is not None or self._violation is not None or self._peer_close is not None:
-            return  # what follows is ignored, RFC 6455 sections 5.5.1 and 7.1.7
+        if not self._calm:  # else there is nothing of all this
+            self._unread = False
+            if self._ending is not None or self._violation is not None or self._peer_close is not None:
+                return  # what follows is ignored, RFC 6455 sections 5.5.1 and 7.1.7
         try:
-            self._unread = self._reader.feed(data)
+            if self._reader.feed(data):
+                self._unread = True
+                self._calm = False
         except ProtocolError as exc:
             # What the handlers answer to the messages before it shall still go out.
             self._violation = exc, time.monotonic() + ANSWERS
+            self._calm = False
         except MemoryError as exc:
             self._finish(Ending(error=exc, failed=True))  # what was read is lost; what came before it is not
         if log.isEnabledFor(DEBUG) and data:
@@ -540,6 +555,7 @@ class ThreadedEngine:
             self._reader.stopped = True
             self._close_due = None
             self._begin_draining()
+            self._calm = False
             if self.send(CLOSE, payload, message=False):
                 self._reader.items.append(CloseFrame())
 
@@ -671,6 +687,7 @@ class ThreadedEngine:
     def _finish(self, ending: Ending) -> None:
         if self._ending is None:
             self._ending = ending
+        self._calm = False
         self._close_due = self._next_ping = self._pong_due = None
 
     def _lost(self, error: OSError) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
+import socket
 import sys
 import threading
 import time
@@ -427,3 +429,30 @@ def test_an_attribute_whose_handler_was_unbound_is_none_again() -> None:
         assert isinstance(bws.WebSocket.onmessage, _target._On)
         assert "onmessage" in (bws.WebSocket.onmessage.__doc__ or "")
         assert ws.wait_closed(TIMEOUT)
+
+
+def test_what_the_system_did_not_take_goes_out_whenever_the_thread_has_looked_for_the_last_time() -> None:
+    """While nothing but messages comes, the thread looks after nothing else; another one has it to, often."""
+    rounds = 2_000
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        with contextlib.suppress(OSError):
+            while c.sock.recv(1 << 18):
+                c.sock.sendall(b"\x81\x01.")
+
+    waited = 0
+    with ScriptedServer(script) as server, bws.WebSocket(server.url) as ws:
+        ws.bind("message", lambda evt: None)
+        assert ws.wait_open(TIMEOUT)
+        engine: Any = ws._engine
+        engine._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        data = bytes(20_000)
+        for number in range(rounds):
+            ws.send(data)
+            waited += ws.bufferedAmount > 0
+            end = time.monotonic() + TIMEOUT
+            while ws.bufferedAmount:  # looking at it wakes nobody
+                assert time.monotonic() < end, f"round {number}"
+                time.sleep(0.000_01)
+    assert waited > rounds / 10

@@ -17,6 +17,7 @@ import pytest
 
 import bws
 from bws._engine import proxies, relief, threaded
+from bws._engine.frames import FrameReader
 from bws._engine.handshake import HeadReader
 from bws._engine.outbox import Outbox
 from bws._engine.patience import Patience, write
@@ -249,6 +250,29 @@ def test_no_memory_when_it_opens_fails_the_connection(monkeypatch: pytest.Monkey
     with ScriptedServer(greet) as server:
         recorder = Recorder(bws.WebSocket(server.url))
         assert recorder.closed() == [("error", 3), ("close", 3, 1006, "", False)]
+    assert isinstance(recorder.error, MemoryError)
+
+
+def test_no_memory_for_what_comes_in_a_conversation_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def feed(reader: FrameReader, data: bytes) -> bool:
+        if b"large" in data:
+            raise MemoryError
+        return read(reader, data)
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        for text in ("small", "small", "large"):
+            c.send_text(text)
+            if text == "small":
+                c.read_until(TEXT)
+        c.drain()
+
+    read = FrameReader.feed
+    monkeypatch.setattr(FrameReader, "feed", feed)
+    with ScriptedServer(script) as server:
+        recorder = Recorder(bws.WebSocket(server.url), {"message": lambda r, evt: r.ws.send(evt.data)})
+        small = ("message", 1, "small")
+        assert recorder.closed() == [("open", 1), small, small, ("error", 3), ("close", 3, 1006, "", False)]
     assert isinstance(recorder.error, MemoryError)
 
 

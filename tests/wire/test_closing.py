@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import bws
 from tests.conftest import TIMEOUT, Mode, Play, Recorder
 from tests.wire.frames import CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
@@ -99,6 +100,22 @@ def test_a_server_that_keeps_tcp_open_is_given_two_seconds(play: Play) -> None:
     assert (played.seen.close, played.seen.messages) == ((1000, "bye"), [])
     waited = played.recorder.events[-1].timeStamp - played.recorder.events[0].timeStamp
     assert waited > 1000 * (SECONDS_FOR_TCP - 0.3)
+
+
+def test_a_server_that_closes_in_a_conversation_and_keeps_tcp_open_is_given_two_seconds() -> None:
+    def script(c: Connection) -> None:
+        c.handshake()
+        for _ in range(3):
+            c.send_text("how do you do")
+            c.read_until(TEXT)
+        c.close(1000, "bye")
+        c.read_until(CLOSE)
+        c.drain()
+
+    with ScriptedServer(script) as server, bws.WebSocket(server.url) as ws:
+        ws.bind("message", lambda evt: ws.send(evt.data))
+        assert ws.wait_closed(TIMEOUT)
+        server.result()
 
 
 # -- the client closes
