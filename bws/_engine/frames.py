@@ -124,7 +124,7 @@ class FrameReader:
         return False
 
     def _whole(self, data: bytes, pos: int, end: int) -> int:
-        """Read unfragmented messages of up to 64 KiB that are all there: the common case, in one tight loop.
+        """Read unfragmented messages that are all there: the common case, in one tight loop.
 
         Returns:
             The position of the first frame that is something else.
@@ -139,12 +139,18 @@ class FrameReader:
             size = data[pos + 1]
             start = pos + 2
             if size > 125:
-                if size != 126:
+                if size == 126:
+                    size = data[start] << 8 | data[pos + 3]
+                    start = pos + 4
+                    if size < 126:
+                        break
+                elif size == 127:
+                    size = int.from_bytes(data[start : pos + 10], "big")
+                    start = pos + 10
+                    if size < 65536:
+                        break
+                else:
                     break
-                size = data[start] << 8 | data[pos + 3]
-                if size < 126:
-                    break
-                start = pos + 4
             stop = start + size
             if stop > end or size > max_size:
                 break
