@@ -124,7 +124,7 @@ def test_another_thread_may_change_the_environment_meanwhile(monkeypatch: pytest
         sys.setswitchinterval(1e-6)
         other.start()
         try:
-            proxies = [choose(True, address, patience) for _ in range(2_000)]
+            proxies = [choose(True, address, patience) for _ in range(500)]
         finally:
             sys.setswitchinterval(interval)
             over.set()
