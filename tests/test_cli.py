@@ -106,7 +106,7 @@ def test_a_reader_that_goes_away_ends_the_program_quietly() -> None:
 def test_count_stops_after_so_many_messages(echo_server: EchoServer) -> None:
     assert run("--count", "2", "-x", "a", "-x", "b", "-x", "c") == (0, "a\nb\n", "")
     with running(echo_server.url, "--count", "1") as program:
-        echo_server.send("one")
+        echo_server.send("one", TIMEOUT)
         assert program.wait(TIMEOUT) == 0  # though its input is still open
 
 
@@ -118,7 +118,7 @@ def test_too_few_messages_are_a_time_out() -> None:
 def test_expect_stops_when_the_messages_have_come_in_order(echo_server: EchoServer) -> None:
     with running(echo_server.url, "--expect", "b", "--expect", "a") as program:
         for text in ("a", "b", "x", "a"):
-            echo_server.send(text)
+            echo_server.send(text, TIMEOUT)
         assert program.wait(TIMEOUT) == 0
         assert program.stdout is not None
         assert program.stdout.read() == b"a\nb\nx\na\n"
@@ -136,7 +136,7 @@ def test_replies_that_do_not_come_do_not_fail_an_unknown_server() -> None:
 
 def test_a_server_that_closes_before_the_expected_came_is_a_failure(echo_server: EchoServer) -> None:
     with running(echo_server.url, "--expect", "bye") as program:
-        echo_server.close(1000, "early")
+        echo_server.close(1000, "early", TIMEOUT)
         assert program.wait(TIMEOUT) == 4
         assert program.stderr is not None
         assert program.stderr.read() == b"bws: timed out: 'bye' did not come; the server closed: 1000 early\n"
@@ -145,7 +145,7 @@ def test_a_server_that_closes_before_the_expected_came_is_a_failure(echo_server:
 @pytest.mark.parametrize("code", [1000, 1001, None])
 def test_a_server_that_has_finished_is_a_clean_end(echo_server: EchoServer, code: int | None) -> None:
     with running(echo_server.url) as program:
-        echo_server.close(code)
+        echo_server.close(code, timeout=TIMEOUT)
         assert program.wait(TIMEOUT) == 0
         assert program.stderr is not None
         assert program.stderr.read() == b""
@@ -154,7 +154,7 @@ def test_a_server_that_has_finished_is_a_clean_end(echo_server: EchoServer, code
 @pytest.mark.parametrize("code", [1008, 1011, 4000])
 def test_a_server_that_closes_with_a_complaint_is_an_abnormal_end(echo_server: EchoServer, code: int) -> None:
     with running(echo_server.url) as program:
-        echo_server.close(code, "no\x1b[2Jway")
+        echo_server.close(code, "no\x1b[2Jway", TIMEOUT)
         assert program.wait(TIMEOUT) == 3
         assert program.stderr is not None
         assert program.stderr.read() == f"bws: closed abnormally: {code} no\\x1b[2Jway\n".encode()
@@ -162,7 +162,7 @@ def test_a_server_that_closes_with_a_complaint_is_an_abnormal_end(echo_server: E
 
 def test_a_lost_connection_is_an_abnormal_end(echo_server: EchoServer) -> None:
     with running(echo_server.url) as program:
-        echo_server.send("still there")
+        echo_server.send("still there", TIMEOUT)
         assert program.stdout is not None
         assert program.stdout.readline() == b"still there\n"
         echo_server.drop()

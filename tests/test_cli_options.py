@@ -80,7 +80,7 @@ def test_a_certificate_of_the_client_is_shown(tmp_path: Path) -> None:
 
 def test_a_ping_without_an_answer_is_an_abnormal_end(echo_server: EchoServer) -> None:
     with running(echo_server.url, "--ping", "1") as program:
-        echo_server.send("up")
+        echo_server.send("up", TIMEOUT)
         assert program.stdout is not None
         assert program.stdout.readline() == b"up\n"
         echo_server.stall()

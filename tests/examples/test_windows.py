@@ -11,7 +11,7 @@ import pytest
 
 from bws.testing import EchoServer
 from tests.examples.conftest import Show
-from tests.examples.window import ROOT
+from tests.examples.window import ROOT, Look
 
 NOT_OPEN = ["Open connection"]
 IS_OPEN = ["Send", "Close connection"]
@@ -215,9 +215,13 @@ def test_a_window_cannot_be_made_so_small_that_its_buttons_are_cut_off(show: Sho
     window = show(echo_server.url)
     width = window.until(lambda look: min(look.log_size) > 100).box[2]
     window.resize(60, 40)
-    look = window.until(lambda look: look.box[2] < width - 50)
-    left, top, width, height = look.box
-    assert all(left < x < left + width - 50 and top < y < top + height for x, y in look.at.values())
+    window.until(lambda look: look.box[2] < width - 50)
+
+    def all_inside(look: Look) -> bool:
+        left, top, width, height = look.box
+        return all(left < x < left + width - 50 and top < y < top + height for x, y in look.at.values())
+
+    window.until(all_inside)  # it is laid out behind the change of its size
 
 
 def test_a_window_that_is_closed_ends_the_program_and_its_open_connection(show: Show, echo_server: EchoServer) -> None:
