@@ -164,6 +164,7 @@ class Dispatched:
         "_inside",
         "_kept",
         "_lock",
+        "_owes_wake",
         "_ref",
         "_scheduled",
         "_thread",
@@ -179,6 +180,7 @@ class Dispatched:
         # so that nothing that raises in between, as Ctrl-C may, can lose or double it.
         self._current: tuple[Sequence[Item], Iterator[Item]] = ((), iter(()))
         self._count = self._bytes = 0  # of all batches, the current one included
+        self._owes_wake = False  # the engine has stopped reading, or is about to, and is to be told when it may go on
         self._scheduled = False
         self._gone = False
         self._kept: Target | None = None
@@ -382,7 +384,8 @@ class Dispatched:
     def _next(self, target: Target) -> bool:
         """Go to the next batch, if there is one; whether there is, or a handler was bound that is owed something."""
         with self._lock:
-            congested = self.congested()
+            if self.congested():
+                self._owes_wake = True
             if self._batches and self._batches[0][0] is self._current[0]:
                 self._count -= len(self._batches[0][0])
                 self._bytes -= self._batches[0][1]
@@ -399,9 +402,9 @@ class Dispatched:
                 else:
                     self._scheduled = True
             more = self._scheduled
-            relieved = congested and not self.congested()
-        if relieved:
+        if self._owes_wake and not self.congested():
             self._wake_engine()
+            self._owes_wake = False  # only now: when Ctrl-C comes before this, the next one does it
         return more
 
     def _wake_engine(self) -> None:

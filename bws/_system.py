@@ -199,7 +199,7 @@ if hasattr(select, "poll"):
             return readable, writable, woken
 
         def readable(self) -> bool:
-            """Wait as the last time, for ever; False: `wait` has to be asked what there is."""
+            """As the last `wait`, which was for reading, and for ever; False: ask `wait` what there is."""
             return bool(self._poll.poll() == self._quiet)
 
 else:  # Windows
@@ -222,7 +222,7 @@ else:  # Windows
             return fd in r, fd in w or fd in x, self._waker in r
 
         def readable(self) -> bool:
-            """As above."""
+            """Never: `wait` has to be asked each time."""
             return False
 
 

@@ -296,6 +296,14 @@ class WebSocket(EventTarget):
         self._close(*_rules.check_close(code, reason))
 
     def _close(self, code: int | None, reason: bytes) -> None:
+        try:
+            self._begin_closing(code, reason)
+        except BaseException:
+            # A signal handler raised, as Ctrl-C does. It is not left half done; the engine does it once only.
+            self._begin_closing(code, reason)
+            raise
+
+    def _begin_closing(self, code: int | None, reason: bytes) -> None:
         with self._lock:
             before = self._step(Fact.CLOSE_CALLED)
             if before != CLOSED:

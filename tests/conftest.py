@@ -285,3 +285,11 @@ def left_threads(before: set[threading.Thread]) -> list[threading.Thread]:
     """The library's threads that were not there before."""
     new = (t for t in threading.enumerate() if t not in before)
     return [t for t in new if t.name.startswith("bws") and t.name != "bws relief"]
+
+
+def eventually(predicate: Callable[[], object]) -> None:
+    """Wait until something is so that nothing tells of."""
+    end = time.monotonic() + TIMEOUT
+    while not predicate():
+        assert time.monotonic() < end
+        time.sleep(0.005)

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 import bws
+import bws.dispatch
+from bws._delivery import Dispatched
 from bws._system import Waker
-from tests.conftest import TIMEOUT, is_open
+from tests.conftest import TIMEOUT, eventually, is_open
 from tests.interrupt import Interrupt, Interruption, everywhere
 from tests.wire.frames import CLOSE, TEXT, Seen, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
@@ -386,3 +388,110 @@ def test_ctrl_c_while_a_descriptor_is_closed_does_not_have_somebody_elses_closed
         assert everywhere(scene, throw) > 1
     finally:
         os.close(null)
+
+
+def chat(c: Connection) -> None:
+    """Speaks all the time, and answers no close frame."""
+    c.handshake()
+    with contextlib.suppress(OSError):
+        while True:
+            c.sock.sendall(frame(TEXT, "and another thing"))
+            c.pause(0.002)
+
+
+def calm(ws: bws.WebSocket) -> bool:
+    """Whether the socket's thread looks after nothing but what comes."""
+    engine: Any = ws._engine
+    return bool(engine._calm)
+
+
+def test_a_close_that_ctrl_c_interrupts_goes_on_although_the_server_never_stops_talking() -> None:
+    with ScriptedServer(chat) as server:
+
+        def scene(interruption: Interruption) -> None:
+            ws = bws.WebSocket(server.url, close_timeout=0.02)
+            ws.bind("message", lambda evt: None)
+            eventually(lambda: calm(ws))
+            with contextlib.suppress(Interrupt), interruption():
+                ws.close()
+            if ws.readyState == 1:  # it came before the call had begun
+                assert not interruption.place.startswith(("threaded", "outbox")), interruption.place
+                ws.close()
+            assert ws.wait_closed(TIMEOUT), interruption.place
+
+        assert everywhere(scene, throw) > 20
+
+
+def test_an_attempt_that_ctrl_c_gives_up_half_is_given_up_although_the_server_never_stops_talking() -> None:
+    with ScriptedServer(chat) as server:
+
+        def scene(interruption: Interruption) -> None:
+            loop = bws.dispatch.Queue()
+            ws = bws.WebSocket(server.url, dispatch=loop)  # the program is CONNECTING, the network is not
+            eventually(lambda: calm(ws))
+            with contextlib.suppress(Interrupt), interruption():
+                ws.close()
+            if ws.readyState == 0:
+                assert not interruption.place.startswith(("threaded", "outbox")), interruption.place
+                ws.close()
+            assert loop.run_until(lambda: ws.readyState == 3, TIMEOUT), interruption.place
+
+        assert everywhere(scene, throw) > 10
+
+
+def test_ctrl_c_while_a_queue_is_emptied_leaves_nothing_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread has stopped reading, as too much waits; whoever empties the queue has to tell it to go on."""
+    monkeypatch.setattr("bws._delivery.HIGH_WATER_ITEMS", 10)
+    go_on = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake(then=b"".join(frame(TEXT, str(number)) for number in range(20)))
+        c.wait_for(go_on)
+        for _ in range(2):  # one of them may be what is interrupted
+            c.send_text("last")
+        c.drain()
+
+    with ScriptedServer(script) as server:
+
+        def scene(interruption: Interruption) -> None:
+            loop = bws.dispatch.Queue()
+            got: list[str] = []
+            ws = bws.WebSocket(server.url, dispatch=loop)
+            ws.bind("message", lambda evt: got.append(evt.data))
+            engine: Any = ws._engine
+            eventually(lambda: not engine._reads)
+            with contextlib.suppress(Interrupt), interruption():
+                loop.run_pending()
+            assert loop.run_until(lambda: got[-1:] == ["last"], TIMEOUT), interruption.place
+            ws.close()
+
+        go_on.set()
+        assert everywhere(scene, throw) > 20
+
+
+def test_ctrl_c_twice_while_a_queue_is_emptied_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    resume = Dispatched.resume
+    left = 1
+
+    def interrupted(delivery: Dispatched) -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            raise Interrupt
+        resume(delivery)
+
+    def handler(evt: bws.MessageEvent) -> None:
+        got.append(evt.data)
+        if len(got) == 1:
+            raise Interrupt
+
+    monkeypatch.setattr(Dispatched, "resume", interrupted)
+    got: list[str] = []
+    with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "one") + frame(TEXT, "two") + close_frame())) as server:
+        loop = bws.dispatch.Queue()
+        ws = bws.WebSocket(server.url, dispatch=loop)
+        ws.bind("message", handler)
+        with pytest.raises(Interrupt):
+            loop.run_until(lambda: ws.readyState == 3, TIMEOUT)
+        assert loop.run_until(lambda: ws.readyState == 3, TIMEOUT)
+    assert (got, left) == (["one", "two"], 0)

@@ -273,7 +273,9 @@ class Outbox:
         with self.lock:
             before = self._position()
             going = not self._busy  # else this is a signal handler's, and what it interrupted goes on
-            while going:
+            while True:  # not the condition: Python 3.13 looks for signals in its jump back, and leaves the lock held
+                if not going:
+                    break
                 self._at_most = -1
                 self._busy = True
                 try:
@@ -352,12 +354,19 @@ class Outbox:
             return False
         self._taken = 0
         self._at_once = header, data, payload, packed
-        pieces = (header, data) if header else (data,)
-        try:
-            self._taken = self._wire @ pieces
-        except BaseException as exc:
-            if not self._is_network(exc):
-                raise
+        if header:
+            pieces = header, data
+            try:
+                self._taken = self._wire @ pieces
+            except BaseException as exc:
+                if not self._is_network(exc):
+                    raise
+        else:
+            try:
+                self._taken = self._wire << data
+            except BaseException as exc:
+                if not self._is_network(exc):
+                    raise
         if self._taken == len(header) + len(data):
             self._at_once = None
             return True
@@ -440,14 +449,21 @@ class Outbox:
             if not frames:
                 break
             pieces = self._pieces(position)
-            if len(pieces) > 1 and not self._wire.gathers:
-                pieces = [memoryview(b"".join(pieces))]
-            try:
-                self._moved = self._wire @ pieces
-            except BaseException as exc:
-                if not self._is_network(exc):
-                    raise
-                break
+            if len(pieces) > 1 and self._wire.gathers:
+                try:
+                    self._moved = self._wire @ pieces
+                except BaseException as exc:
+                    if not self._is_network(exc):
+                        raise
+                    break
+            else:
+                data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                try:
+                    self._moved = self._wire << data
+                except BaseException as exc:
+                    if not self._is_network(exc):
+                        raise
+                    break
         if not frames:
             self.pongs = 0
             self._masked.clear()

@@ -106,8 +106,10 @@ class ThreadedEngine:
         self._full = False  # whether the last recv() brought as much as it might
         self._polls_write = False  # whether the thread, when it waits, waits until the socket is writable, too
         self._write_to_read = False  # TLS has to write something before it can read on
-        # Whether there is nothing to look after but bytes that come. The thread says so before it looks, with _io held;
-        # whoever makes something to look after takes it back afterwards: so it is never true for too long.
+        # Whether there is nothing to look after but bytes that come: TCP alone, which is read, nothing that waits to be
+        # written, no timer, violation, ending, unread rest or call of close(); and the poller waited last for that
+        # socket to be read. The thread says so before it looks, with _io held. Who makes something takes it back behind
+        # that, without a call in between that a signal handler could interrupt: what the look misses leaves it False.
         self._calm = False
         # Reading; guarded by _io.
         self._io = threading.Lock()
@@ -174,6 +176,7 @@ class ThreadedEngine:
             raise
         finally:
             if (outbox.waiting and not self._polls_write) or outbox.failed is not None:
+                self._calm = False
                 try:
                     self.wake()
                 except BaseException:
@@ -193,6 +196,7 @@ class ThreadedEngine:
 
     def close(self, code: int | None, reason: bytes) -> None:
         self._closing = True
+        self._calm = False
         timeout = self._settings.close_timeout
         if timeout is not None and not self._outbox.closed:
             self._progress = self._outbox.progress
@@ -208,6 +212,7 @@ class ThreadedEngine:
 
     def abort(self) -> None:
         self._stop = True
+        self._calm = False
         self.wake()
 
     def buffered(self) -> int:
@@ -217,6 +222,7 @@ class ThreadedEngine:
         if self._outbox.pending():
             # An interruption at the wrong moment may have kept the socket's thread from hearing of it.
             self._outbox.write()
+            self._calm = False
             self.wake()
         return self._outbox.wait(timeout)
 
@@ -373,7 +379,7 @@ class ThreadedEngine:
 
     def _turn(self, poller: Poller) -> None:
         """With _io held: wait for the network, a caller or a timer, and do what there is to do."""
-        self._calm = True  # before the look, see there
+        self._calm = True  # before interest() looks: who makes something later takes it back
         fd, read, write, due = self.interest()
         if read is not self._reads:
             self._note_reading(read)
@@ -382,7 +388,7 @@ class ThreadedEngine:
         timeout = None if due is None else due - time.monotonic()
         if read and (self._outbox.failed is not None or (self._tls and self._buffered())):
             timeout = 0
-        if write or not read or timeout is not None or self._tls or self._peer_close is not None:
+        if write or not read or timeout is not None or self._tls or self._closing or self._stop:
             self._calm = False
         readable, writable, woken = poller.wait(fd, read, write, timeout)
         if due is None and readable and not (writable or woken or self._stop or self._outbox.failed is not None):
@@ -393,6 +399,7 @@ class ThreadedEngine:
                 self._outbox.write()
             return
         if woken:
+            self._calm = False
             self._woken()
             read = self._may_read()  # the relief thread may have found meanwhile that nothing more is to be read
         self._work(read and (readable or self._unread or (self._tls and self._buffered())), writable)

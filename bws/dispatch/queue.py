@@ -43,6 +43,7 @@ class Queue:
         self._done = 0  # events that it has delivered
         self._asked = False  # whether a socket has called `spend`
         self._depth = 0  # of runs inside handlers
+        self._cut_short = False  # whether a run was, and what it had taken may be lost
         self.thread_ident = threading.get_ident()
 
     def _forget(self) -> None:
@@ -88,22 +89,24 @@ class Queue:
         if max_events is not None and max_events < 0:
             raise ValueError(f"max_events={brief(max_events)} must be 0, a positive number of events, or None")
         self.thread_ident = threading.get_ident()
+        if self._cut_short and not self._depth:
+            self._resume()
         before, depth = self._left, self._depth
         start = self._done
         try:
             self._left, self._depth = max_events, depth + 1
-            while self._calls and self._left != 0:
+            while True:  # not the condition: Python 3.13 looks for signals in its jump back, and goes past the `except`
+                if not self._calls or self._left == 0:
+                    break
                 self._asked = False
                 call = self._calls.popleft()
                 call()
                 if not self._asked:
                     self.spend(1)  # a callable of the program's own counts as one event
         except BaseException:
-            if not depth and not self._asked:  # Ctrl-C may have come when a call was taken and had not begun
-                with self._lock:
-                    attached = list(self._attached)
-                for each in attached:
-                    each.resume()
+            if not depth:  # Ctrl-C may have come when a call was taken and had not begun
+                self._cut_short = True
+                self._resume()
             raise
         finally:
             self._left, self._depth = before, depth
@@ -138,6 +141,14 @@ class Queue:
             with self._lock:
                 self._arrived.wait_for(lambda: bool(self._calls), None if left is None else capped(left))
         return True
+
+    def _resume(self) -> None:
+        """Have what was taken and not delivered come again."""
+        with self._lock:
+            attached = list(self._attached)
+        for each in attached:
+            each.resume()
+        self._cut_short = False  # only now: when Ctrl-C comes again, the next run does it
 
     def spend(self, events: int) -> int:
         """How many of `events` may be delivered now; a negative number gives back what was not there.

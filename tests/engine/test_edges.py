@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
+import select
 import socket
 import sys
 import threading
@@ -431,6 +432,7 @@ def test_an_attribute_whose_handler_was_unbound_is_none_again() -> None:
         assert ws.wait_closed(TIMEOUT)
 
 
+@pytest.mark.skipif(not hasattr(select, "poll"), reason="it looks after everything each time")
 def test_what_the_system_did_not_take_goes_out_whenever_the_thread_has_looked_for_the_last_time() -> None:
     """While nothing but messages comes, the thread looks after nothing else; another one has it to, 10,000 times."""
     rounds = 10_000

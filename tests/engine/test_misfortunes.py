@@ -25,18 +25,10 @@ from bws._engine.relay import relayed
 from bws._engine.wire import Stream
 from bws._system import Condition, Waker
 from bws.dispatch import aio
-from tests.conftest import TIMEOUT, Recorder, run_python
+from tests.conftest import TIMEOUT, Recorder, eventually, run_python
 from tests.wire.frames import CLOSE, PING, PONG, TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
 from tests.wire.tls import contexts
-
-
-def eventually(predicate: Callable[[], object]) -> None:
-    """Wait until something is so that nothing tells of."""
-    end = time.monotonic() + TIMEOUT
-    while not predicate():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def greet(c: Connection) -> None:

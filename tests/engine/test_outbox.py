@@ -57,7 +57,7 @@ class Narrow:
         return self.send(data)
 
     def __matmul__(self, pieces: Sequence[bytes | memoryview]) -> int:
-        assert self.gathers or len(pieces) == 1
+        assert self.gathers
         return self.send(b"".join(pieces))
 
 

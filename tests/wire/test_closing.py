@@ -112,10 +112,13 @@ def test_a_server_that_closes_in_a_conversation_and_keeps_tcp_open_is_given_two_
         c.read_until(CLOSE)
         c.drain()
 
-    with ScriptedServer(script) as server, bws.WebSocket(server.url) as ws:
-        ws.bind("message", lambda evt: ws.send(evt.data))
-        assert ws.wait_closed(TIMEOUT)
+    with ScriptedServer(script) as server:
+        recorder = Recorder(bws.WebSocket(server.url), {"message": lambda r, evt: r.ws.send(evt.data)})
+        said = ("message", 1, "how do you do")
+        assert recorder.closed() == [OPEN, said, said, said, ("close", 3, 1000, "bye", True)]
         server.result()
+    waited = recorder.events[-1].timeStamp - recorder.events[-2].timeStamp
+    assert waited > 1000 * (SECONDS_FOR_TCP - 0.3)
 
 
 # -- the client closes

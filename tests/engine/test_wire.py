@@ -1,0 +1,162 @@
+"""Writing by operators: whatever a signal handler raises, it is known how much is out."""
+
+from __future__ import annotations
+
+import contextlib
+import dis
+import itertools
+import os
+import pathlib
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+
+import bws
+from bws._engine.outbox import Outbox
+from bws._engine.wire import NOWHERE, Stream, wire_of
+from tests.wire.frames import TEXT
+
+fcntl = pytest.importorskip("fcntl", reason="no signal comes when a socket can be read")
+pytestmark = pytest.mark.skipif(not hasattr(os, "O_ASYNC"), reason="no signal comes when a socket can be read")
+
+
+class Sigio(Exception):
+    """What the handler raises."""
+
+
+class Armed:
+    """A connection whose far end raises SIGIO in this process while a write to the near end is under way."""
+
+    def __init__(self, near: Stream, far: socket.socket) -> None:
+        self.near, self.far, self.raises, self.came = near, far, False, 0
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        if self.raises:
+            self.raises = False
+            self.came += 1
+            raise Sigio
+
+    def call(self) -> None:
+        """Python looks for signals where this begins."""
+
+    def read(self) -> bytes:
+        """All that is there."""
+        got = b""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                got += self.far.recv(1 << 20)
+        return got
+
+
+@pytest.fixture
+def armed() -> Iterator[Armed]:
+    pair, far = socket.socketpair()
+    with Stream(fileno=pair.detach()) as near, far:
+        near.setblocking(False)
+        it = Armed(near, far)
+        before = signal.signal(signal.SIGIO, it.handle)
+        fcntl.fcntl(far, fcntl.F_SETOWN, os.getpid())
+        flags = fcntl.fcntl(far, fcntl.F_GETFL)
+        fcntl.fcntl(far, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
+        try:
+            yield it
+        finally:
+            it.raises = False
+            signal.signal(signal.SIGIO, before)
+
+
+class Box:
+    """Where a result is stored."""
+
+    result = 0
+
+
+@pytest.mark.parametrize("operator", ["<<", "@"])
+def test_the_result_of_an_operator_is_stored_before_a_signal_handler_can_raise(armed: Armed, operator: str) -> None:
+    if not hasattr(socket.socket, "sendmsg"):
+        pytest.skip("this system takes one buffer at a time")
+    near, box = armed.near, Box()
+    for _ in range(2_000):
+        box.result = 0
+        pieces = b"ab", b"c"
+        armed.raises = True
+        try:
+            if operator == "<<":
+                box.result = near << b"abc"
+            else:
+                box.result = near @ pieces
+            armed.call()
+        except Sigio:
+            pass
+        assert (box.result, armed.read()) == (3, b"abc")
+    assert armed.came == 2_000
+
+
+def test_a_call_would_lose_it(armed: Armed) -> None:
+    """So the test above can fail."""
+    box = Box()
+    armed.raises = True
+    with pytest.raises(Sigio):
+        box.result = armed.near.send(b"abc")
+    assert (box.result, armed.read()) == (0, b"abc")
+
+
+@pytest.mark.parametrize("size", [5, 200, 30_000])
+def test_no_message_is_torn_lost_or_doubled_by_real_signals(armed: Armed, size: int) -> None:
+    box = Outbox()
+    box.open(wire_of(armed.near), None)
+    head = 6 if size < 126 else 8
+    for number in range(1_000):
+        with contextlib.suppress(Sigio):
+            armed.raises = True
+            box.send(TEXT, f"{number:05}" + "x" * (size - 5))
+        assert len(armed.read()) == head + size
+    assert armed.came == 1_000
+    assert (box.pending(), box.failed) == (0, None)
+
+
+@pytest.mark.parametrize("write", [lambda: NOWHERE << b"x", lambda: NOWHERE @ [b"x"]])
+def test_nowhere_takes_nothing(write: Any) -> None:
+    with pytest.raises(ConnectionAbortedError, match="the connection is over"):
+        write()
+
+
+# -- loops
+
+
+# What runs on threads of bws, to which no signal handler comes.
+OWN_THREADS = ("deflate.py", "frames.py", "patience.py", "proxies.py", "relay.py", "tcp.py")
+
+
+def code_in(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from code_in(constant)
+
+
+@pytest.mark.skipif(sys.version_info[:2] in ((3, 10), (3, 12)), reason="it looks nowhere without a way out")
+def test_no_loop_looks_for_signals_outside_of_the_try_or_with_that_it_is_in() -> None:
+    """Python 3.13 puts the jump back of ``while condition:`` out of reach of `except`, `finally` and `with`."""
+    parse: Any = dis._parse_exception_table  # type: ignore[attr-defined]
+    found = []
+    for path in sorted(pathlib.Path(bws.__file__).parent.rglob("*.py")):
+        if path.name in OWN_THREADS or path.parent.name == "testing":
+            continue
+        for code in code_in(compile(path.read_text("utf-8"), str(path), "exec")):
+            table = parse(code)
+            steps = list(dis.get_instructions(code))
+            for before, here in itertools.pairwise(steps):
+                if here.opname.startswith("JUMP_BACKWARD") and "JUMP_IF" in before.opname:
+                    reached = [
+                        {entry.target for entry in table if entry.start <= step.offset < entry.end}
+                        for step in (before, here)
+                    ]
+                    if reached[0] - reached[1]:
+                        found.append((path.name, code.co_name))
+    assert found == []
