@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dis
+import itertools
 import os
+import pathlib
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -442,11 +447,10 @@ def test_an_attempt_that_ctrl_c_gives_up_half_is_given_up_although_the_server_ne
 def test_ctrl_c_while_a_queue_is_emptied_leaves_nothing_unread(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread has stopped reading, as too much waits; whoever empties the queue has to tell it to go on."""
     monkeypatch.setattr("bws._delivery.HIGH_WATER_ITEMS", 10)
-    go_on = threading.Event()
 
     def script(c: Connection) -> None:
         c.handshake(then=b"".join(frame(TEXT, str(number)) for number in range(20)))
-        c.wait_for(go_on)
+        c.read_until(TEXT)
         for _ in range(2):  # one of them may be what is interrupted
             c.send_text("last")
         c.drain()
@@ -459,13 +463,14 @@ def test_ctrl_c_while_a_queue_is_emptied_leaves_nothing_unread(monkeypatch: pyte
             ws = bws.WebSocket(server.url, dispatch=loop)
             ws.bind("message", lambda evt: got.append(evt.data))
             engine: Any = ws._engine
+            assert loop.run_until(lambda: ws.readyState == 1, TIMEOUT)
             eventually(lambda: not engine._reads)
+            ws.send("go on")
             with contextlib.suppress(Interrupt), interruption():
                 loop.run_pending()
             assert loop.run_until(lambda: got[-1:] == ["last"], TIMEOUT), interruption.place
             ws.close()
 
-        go_on.set()
         assert everywhere(scene, throw) > 20
 
 
@@ -495,3 +500,39 @@ def test_ctrl_c_twice_while_a_queue_is_emptied_loses_nothing(monkeypatch: pytest
             loop.run_until(lambda: ws.readyState == 3, TIMEOUT)
         assert loop.run_until(lambda: ws.readyState == 3, TIMEOUT)
     assert (got, left) == (["one", "two"], 0)
+
+
+# -- loops
+
+
+# What runs on threads of bws, to which no signal handler comes.
+OWN_THREADS = ("deflate.py", "frames.py", "patience.py", "proxies.py", "relay.py", "tcp.py")
+
+
+def code_in(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from code_in(constant)
+
+
+@pytest.mark.skipif(sys.version_info[:2] in ((3, 10), (3, 12)), reason="it looks nowhere without a way out")
+def test_no_loop_looks_for_signals_outside_of_the_try_or_with_that_it_is_in() -> None:
+    """Python 3.13 puts the jump back of ``while condition:`` out of reach of `except`, `finally` and `with`."""
+    parse: Any = dis._parse_exception_table  # type: ignore[attr-defined]
+    found = []
+    for path in sorted(pathlib.Path(bws.__file__).parent.rglob("*.py")):
+        if path.name in OWN_THREADS or path.parent.name == "testing":
+            continue
+        for code in code_in(compile(path.read_text("utf-8"), str(path), "exec")):
+            table = parse(code)
+            steps = list(dis.get_instructions(code))
+            for before, here in itertools.pairwise(steps):
+                if here.opname.startswith("JUMP_BACKWARD") and "JUMP_IF" in before.opname:
+                    reached = [
+                        {entry.target for entry in table if entry.start <= step.offset < entry.end}
+                        for step in (before, here)
+                    ]
+                    if reached[0] - reached[1]:
+                        found.append((path.name, code.co_name))
+    assert found == []

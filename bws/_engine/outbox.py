@@ -124,6 +124,8 @@ class Outbox:
                     key = self._key()
                     self._taken = 0
                     # frame() and _transmit() in full: calling them would take a sixth of the time Python needs.
+                    # No `try` has an `if` in it, as 3.10 would look for signals there, and what a handler raised
+                    # would be taken for the network's: so each write has its own, here and below.
                     if size < APART:
                         if size < 126:
                             data = SMALL_HEADS[opcode][size] + key + mask(payload, key)

@@ -36,7 +36,7 @@ def _refuse(wire: Wire, pieces: Sequence[bytes | memoryview], /) -> int:
 class Stream(socket.socket):
     """A TCP socket that is a wire: C alone runs in its operators.
 
-    What replaces `socket.socket` or its methods when this is imported does not change it.
+    Who replaces `socket.socket` or its methods after this was imported does not reach it.
     """
 
     __slots__ = ()
