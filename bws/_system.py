@@ -40,7 +40,7 @@ __all__ = [
 
 WINDOWS = sys.platform == "win32"
 _LONGEST = 3600.0  # s: one wait; a longer one is a loop of these, so that no OS limit is reached
-_SLICE = 0.05  # s: how long Ctrl-C may take where waiting for a lock cannot be interrupted
+_SLICE = 0.05  # s: how long Ctrl-C may take where waiting for a lock cannot be interrupted, or just begins
 
 
 def _keepalive() -> list[tuple[int, int, int]]:
@@ -256,10 +256,13 @@ class Condition:
     def wait_for(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until `predicate` is true; False when `timeout` seconds are over.
 
-        Ctrl-C interrupts it on every OS: on Windows a thread that waits for a lock does not see it, so there the
-        wait is cut into slices.
+        Ctrl-C interrupts it on every OS. On Windows a thread that waits for a lock does not see it, so there the
+        wait is cut into slices. Elsewhere CPython misses a signal that comes after its last look and before the wait
+        has begun, or that the system gives to another thread: there each slice is as long as all before it together,
+        so that this takes no longer than it has taken so far, and who waits long is hardly ever woken.
         """
         end = None if timeout is None else time.monotonic() + timeout
+        slice = _SLICE
         while True:
             waiter = threading.Lock()
             waiter.acquire()
@@ -273,13 +276,15 @@ class Condition:
                     return False
                 try:
                     held.extend(starmap(self._let_go, ((),)))  # nothing comes between letting go and noting it
-                    waiter.acquire(timeout=min(left, _SLICE) if WINDOWS else left)
+                    waiter.acquire(timeout=min(left, slice))
                 finally:
                     if held:
                         self._hold_again(held[0])
             finally:
                 with contextlib.suppress(ValueError):  # whoever said something has removed it
                     self._waiting.remove(waiter)
+            if not WINDOWS:
+                slice *= 2
 
 
 def held_here(lock: Any) -> bool:

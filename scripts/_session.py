@@ -10,6 +10,8 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import bws
@@ -26,6 +28,33 @@ SILENCE = 1.0  # s after which nothing more is expected of a server of unknown w
 PATIENCE = 10.0  # s for what has to come
 GOOD_ENDS = (1000, 1001, 1005)  # close codes of a server that has just finished
 _LOOK = 0.2  # s between two looks at what nobody tells us; on Windows, Ctrl-C is one
+_LONGEST = 1.0  # s of one wait: where Ctrl-C comes just when one begins, CPython hears of it only afterwards
+
+
+class Bell:
+    """Wakes those who wait for a change.
+
+    As `threading.Condition`, but in C where it counts: in that one, Ctrl-C may leave a lock held, or not held.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[SimpleQueue[None]] = []
+
+    def ring(self) -> None:
+        """Have all that wait look again."""
+        for waiter in self._waiting.copy():
+            waiter.put(None)
+
+    def wait_for(self, predicate: Callable[[], bool], look: Callable[[], float]) -> None:
+        """Wait until `predicate` is true: it is looked at when the bell rings, and after at most `look()` seconds."""
+        waiter: SimpleQueue[None] = SimpleQueue()
+        self._waiting.append(waiter)
+        try:
+            while not predicate():
+                with suppress(Empty):
+                    waiter.get(timeout=min(look(), _LONGEST))
+        finally:
+            self._waiting.remove(waiter)
 
 
 class Session:
@@ -52,8 +81,8 @@ class Session:
         must_come = self._answers or options.has_goal or options.latency
         self._patience = options.wait or (PATIENCE if must_come else SILENCE)
 
+        self._changed = Bell()  # rung after each change that somebody may wait for
         self._lock = threading.Lock()  # guards all that follows
-        self._changed = threading.Condition(self._lock)  # notified after each change that somebody may wait for
         self._expected = deque(options.format.read(text) for text in options.expect)
         self._sent = 0
         self._received = 0
@@ -70,9 +99,8 @@ class Session:
         self._sent_at: deque[float] = deque()
         self._latencies = array("d")
 
-        self._unchecked = (
-            0  # characters or bytes sent since bufferedAmount was looked at; only the thread that sends has it
-        )
+        # Characters or bytes sent since bufferedAmount was looked at; only the thread that sends has it.
+        self._unchecked = 0
 
         def at_once(deliver: Callable[[], None]) -> None:
             """Show what has arrived together in one piece."""
@@ -105,8 +133,9 @@ class Session:
                 self._news = time.monotonic()
             self._done = self._goal_reached() or self.output.failure is not None
             # Whoever waits is not woken for every message; silence it looks for itself.
-            if self._done or self.options.latency or (self._input_over and self._received >= self._sent):
-                self._changed.notify_all()
+            rings = self._done or self.options.latency or (self._input_over and self._received >= self._sent)
+        if rings:
+            self._changed.ring()
 
     def _on_error(self, evt: Any) -> None:
         self._failure = evt.message
@@ -114,9 +143,9 @@ class Session:
 
     def _on_close(self, evt: Any) -> None:
         self.output.closed(evt)
-        with self._changed:
+        with self._lock:
             self._closed = evt
-            self._changed.notify_all()
+        self._changed.ring()
 
     # --- for the thread that reads the input ---
 
@@ -127,15 +156,15 @@ class Session:
                 message = self.options.format.read(text)
             except ValueError as error:
                 self.output.note(f"input line {number}: {error}")
-                with self._changed:
+                with self._lock:
                     self._fault = True
                 break
             if not self.send(message):
                 break
-        with self._changed:
+        with self._lock:
             self._input_over = True
             self._news = time.monotonic()
-            self._changed.notify_all()
+        self._changed.ring()
 
     def send(self, message: str | bytes) -> bool:
         """Send one message, and wait while much is unsent; with ``--latency`` until its reply is there.
@@ -166,10 +195,14 @@ class Session:
             self.ws.flush(_LOOK)
 
     def _replied_to(self, number: int) -> bool:
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._received >= number or self._ended(), min(self._patience, threading.TIMEOUT_MAX)
-            )
+        end = time.monotonic() + self._patience
+
+        def over() -> bool:
+            with self._lock:
+                return self._received >= number or self._ended() or time.monotonic() >= end
+
+        self._changed.wait_for(over, lambda: max(0.0, end - time.monotonic()))
+        with self._lock:
             return self._received >= number and not self._done
 
     # --- for the main thread ---
@@ -184,15 +217,13 @@ class Session:
 
     def stop(self) -> None:
         """A person has had enough."""
-        with self._changed:
+        with self._lock:
             self._stopped = self._input_over = True
-            self._changed.notify_all()
+        self._changed.ring()
 
     def wait(self) -> None:
         """Wait until it is over: closed, done, nothing more to come, or no use."""
-        with self._changed:
-            while not self._over():
-                self._changed.wait(self._next_look())
+        self._changed.wait_for(self._over, self._next_look)
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
         """Begin to close.
@@ -200,16 +231,16 @@ class Session:
         Raises:
             ValueError: The code or the reason is not allowed.
         """
-        with self._changed:
+        with self._lock:
             self._close_called = self._closed is None  # before the close event of this very close can come
         try:
             self.ws.close(code, reason)
         except ValueError:
             self._close_called = False
             raise
-        with self._changed:
+        with self._lock:
             self._done = True
-            self._changed.notify_all()
+        self._changed.ring()
 
     def finish(self, reader: threading.Thread | None) -> int:
         """Close, and judge.
@@ -229,7 +260,27 @@ class Session:
             self.output.note(statistics(self._latencies))
         return self._verdict()
 
-    # --- below, the lock is held ---
+    def _over(self) -> bool:
+        with self._lock:
+            if self._ended() or self.output.failure is not None:
+                return True
+            if not self._input_over:
+                return False
+            in_turn = self._answers or self.options.latency
+            if in_turn and not self.options.has_goal and self._received >= self._sent:
+                return True
+            unsent = self.ws.bufferedAmount
+            if unsent < self._unsent:
+                self._news = time.monotonic()
+            self._unsent = unsent
+            return time.monotonic() >= self._news + self._patience
+
+    def _next_look(self) -> float:
+        look = _LOOK if os.name == "nt" or self._unsent else math.inf
+        with self._lock:
+            return min(look, max(0.0, self._news + self._patience - time.monotonic())) if self._input_over else look
+
+    # --- below, the lock is held, or nothing changes any more ---
 
     def _goal_reached(self) -> bool:
         count = self.options.count
@@ -237,26 +288,6 @@ class Session:
 
     def _ended(self) -> bool:
         return self._closed is not None or self._done or self._stopped or self._fault
-
-    def _over(self) -> bool:
-        if self._ended() or self.output.failure is not None:
-            return True
-        if not self._input_over:
-            return False
-        in_turn = self._answers or self.options.latency
-        if in_turn and not self.options.has_goal and self._received >= self._sent:
-            return True
-        unsent = self.ws.bufferedAmount
-        if unsent < self._unsent:
-            self._news = time.monotonic()
-        self._unsent = unsent
-        return time.monotonic() >= self._news + self._patience
-
-    def _next_look(self) -> float | None:
-        looks = [_LOOK] if os.name == "nt" or self._unsent else []
-        if self._input_over:
-            looks.append(max(0.0, self._news + self._patience - time.monotonic()))
-        return min([*looks, threading.TIMEOUT_MAX]) if looks else None
 
     def _verdict(self) -> int:
         closed, failure = self._closed, self.output.failure

@@ -56,6 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return serve(options, *options.serve) if options.serve else talk(options)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except RuntimeError as error:
+        # Python's `Thread.start()` can be cut in two by Ctrl-C: then a lock is missing when it is to be released.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            return INTERRUPTED
+        raise
     except (ValueError, TypeError) as error:  # of bws.WebSocket
         return complain(error, USAGE)
     except ImportError as error:  # of the echo server; the extra of this program is the one to name

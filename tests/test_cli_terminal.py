@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import select
@@ -398,6 +399,24 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
             assert program.wait(TIMEOUT) == 130
             assert program.stderr.read() == b""
         assert echo_server.next_close() == (1005, "")
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists the threads of a process, with their numbers")
+    def test_ctrl_c_that_another_thread_gets_is_heard(echo_server: EchoServer) -> None:
+        """The system may choose any; and one that comes just before the main thread waits does not wake it either."""
+        with running(echo_server.url) as program:
+            assert program.stdout is not None
+            echo_server.send("here")
+            assert program.stdout.readline() == b"here\n"
+            threads = Path(f"/proc/{program.pid}/task")
+            others = {int(thread.name) for thread in threads.iterdir()} - {program.pid}
+            end, still = time.monotonic() + TIMEOUT, 0
+            while still < 10:  # looks in a row at which the main thread sleeps: then it waits
+                assert time.monotonic() < end
+                time.sleep(0.01)
+                state = (threads / str(program.pid) / "stat").read_text().rpartition(")")[2].split()[0]
+                still = still + 1 if state == "S" else 0
+            ctypes.CDLL(None).tgkill(program.pid, others.pop(), signal.SIGINT)
+            assert program.wait(TIMEOUT) == 130
 
     def test_ctrl_c_stops_the_server(echo_server: EchoServer) -> None:
         with running("--serve", "0") as server:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -172,9 +173,20 @@ def _interrupt() -> None:
         _thread.interrupt_main()
 
 
+def _interrupt_unnoticed() -> None:
+    """As where the system gives the signal to another thread, or it comes just before the wait begins."""
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+
+HOW = [_interrupt, *([_interrupt_unnoticed] if hasattr(signal, "pthread_kill") else [])]
+
+
+@pytest.mark.parametrize("interrupt", HOW)
 @pytest.mark.parametrize("timeout", [None, TIMEOUT])
 @pytest.mark.parametrize("method", ["wait_open", "wait_closed", "flush"])
-def test_ctrl_c_interrupts_what_waits(mode: Mode, method: str, timeout: float | None) -> None:
+def test_ctrl_c_interrupts_what_waits(
+    mode: Mode, method: str, timeout: float | None, interrupt: Callable[[], None]
+) -> None:
     reads = threading.Event()
 
     def script(c: Connection) -> None:
@@ -188,10 +200,12 @@ def test_ctrl_c_interrupts_what_waits(mode: Mode, method: str, timeout: float | 
             assert ws.wait_open(TIMEOUT)
         if method == "flush":
             ws.send(b"x" * (8 << 20))
-        timer = threading.Timer(0.1, _interrupt)
+        timer = threading.Timer(0.1, interrupt)
         timer.start()
+        start = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             getattr(ws, method)(timeout)
+        assert time.monotonic() - start < TIMEOUT / 2
         timer.join()
         ws.close()
         reads.set()
