@@ -19,6 +19,8 @@ from .interface import Item
 
 __all__ = [
     "CLOSE",
+    "LARGE_BUFFER",
+    "LARGE_REST",
     "PING",
     "PONG",
     "SMALL_HEADS",
@@ -35,6 +37,8 @@ __all__ = [
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 FIN, RSV1, RSV = 0x80, 0x40, 0x70
 MAX_CONTROL = 125  # bytes, section 5.5
+LARGE_BUFFER = 1024 * 1024  # bytes of a large frame that are looked at in one piece; see `FrameReader.begin`
+LARGE_REST = 64 * 1024  # bytes that have yet to come, over which a frame is large
 _BLOCK = 1024  # fragments that are joined at a time, so that tiny ones do not cost 50 times their size
 _SMALL = 1024 * 1024  # bytes in such a block from which joining it saves nothing, and takes them twice meanwhile
 _NAMES = {0: "continuation", 1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
@@ -53,14 +57,15 @@ class FrameReader:
     Attributes:
         items: What has been read so far; the owner takes the list away and puts an empty one in its place.
         waiting: Bytes of the messages in `items`, decompressed; the owner sets it back with the list.
-        left: Payload bytes of the present data frame that are still to come.
+        left: Payload bytes of the present data frame that are still to be read.
         inflating: Whether those are compressed.
+        begun: Whether the first of those are here already, for `begin`.
         stopped: Set by `control` at the peer's close frame: what follows it is ignored (section 5.5.1).
     """
 
     __slots__ = (
         "_blocks", "_control", "_fin", "_inflater", "_max_size", "_most", "_opcode", "_parts", "_rest", "_size",
-        "_tail", "inflating", "items", "left", "stopped", "waiting",
+        "_tail", "begun", "inflating", "items", "left", "stopped", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -70,12 +75,13 @@ class FrameReader:
         self.waiting = 0
         self.left = 0
         self.inflating = False
+        self.begun = False
         self.stopped = False
         self._max_size = sys.maxsize if max_size is None else max_size
         self._most = min(self._max_size, 125)  # bytes of a message whose length is in one byte
         self._control = control
         self._inflater = inflater
-        self._rest = b""  # an incomplete header or control frame, or what is to be read later
+        self._rest = b""  # an incomplete header or control frame, a large frame's begin, or what is to be read later
         # The message in progress:
         self._opcode = 0  # TEXT or BINARY; 0: none
         self._fin = False  # whether the present frame is its last
@@ -95,7 +101,7 @@ class FrameReader:
         """
         pos = 0
         if self._rest:
-            data, self._rest = self._rest + data, b""
+            data, self._rest, self.begun = self._rest + data, b"", False
         end = len(data)
         try:
             size = end - 2
@@ -118,10 +124,29 @@ class FrameReader:
                         self._rest = data[pos:]
                         return True
         except UnicodeDecodeError as exc:
-            raise ProtocolError(
-                f"a text message is not UTF-8: {exc.reason} (0x{exc.object[exc.start]:02x})", 1007
-            ) from None
+            raise _not_utf_8(exc) from None
         return False
+
+    def begin(self, buffer: memoryview) -> int:
+        """Put what is here of a large frame's payload into `buffer`; what follows is read behind it, for `feed_large`.
+
+        Returns:
+            How many bytes there were; at most half of the buffer.
+        """
+        start, self._rest, self.begun = self._rest, b"", False
+        buffer[: len(start)] = start
+        return len(start)
+
+    def feed_large(self, data: memoryview) -> None:
+        """Read `data`, which is payload of the present data frame, uncompressed; it is not kept.
+
+        Raises:
+            ProtocolError: As `feed`.
+        """
+        try:
+            self._payload(data, 0, len(data))
+        except UnicodeDecodeError as exc:
+            raise _not_utf_8(exc) from None
 
     def _whole(self, data: bytes, pos: int, end: int) -> int:
         """Read unfragmented messages that are all there: the common case, in one tight loop.
@@ -203,6 +228,10 @@ class FrameReader:
                 f"a message of {self._size + size:,} bytes or more is over max_size={self._max_size:,}", 1009
             )
         self.left, self._fin = size, fin
+        if size - (end - start) > LARGE_REST and 0 < end - start <= LARGE_BUFFER // 2 and not self.inflating:
+            # Looked at with what follows, in one piece: many would have to be joined.
+            self.begun = True
+            return self._keep(data, start, end)
         return self._payload(data, start, end)
 
     def _check_first(self, first: int, opcode: int, fin: bool) -> None:
@@ -229,13 +258,13 @@ class FrameReader:
 
     # -- the payload of data frames ---------------------------------------------------------------
 
-    def _payload(self, data: bytes, pos: int, end: int) -> int:
+    def _payload(self, data: bytes | memoryview, pos: int, end: int) -> int:
         """Take what is there of the present frame's payload; the position after it."""
         stop = min(end, pos + self.left)
         self.left -= stop - pos
         chunk = data[pos:stop]
         if self.inflating and self._inflater is not None:
-            self._inflate(self._inflater, chunk, last=self._fin and not self.left)
+            self._inflate(self._inflater, bytes(chunk), last=self._fin and not self.left)
         else:
             self._size += len(chunk)
             self._store(chunk)
@@ -251,20 +280,23 @@ class FrameReader:
             self._store(piece)
             del piece  # see Inflater.inflate
 
-    def _store(self, chunk: bytes) -> None:
+    def _store(self, chunk: bytes | memoryview) -> None:
         if not chunk:
             return
-        part: str | bytes = chunk
+        part: str | bytes
         if self._opcode == TEXT:
             # Decoded as it comes, so that a bad byte shows at once; only a character's end is waited for.
-            chunk = self._tail + chunk
+            if self._tail:
+                chunk = self._tail + chunk
             part, used = utf_8_decode(chunk, "strict", False)
-            self._tail = chunk[used:]
+            self._tail = bytes(chunk[used:])
             if _is_surrogate(self._tail):
                 raise ProtocolError("a text message is not UTF-8: it has an encoded surrogate", 1007)
             if self.inflating and self._size > 2 * _SMALL and sys.getsizeof(part) > used + used // 8:
                 # One emoji makes a str of ASCII four times as large: kept as it came until all is known to be no bomb.
-                part = chunk[:used]
+                part = bytes(chunk[:used])
+        else:
+            part = bytes(chunk)
         self._parts.append(part)
         if len(self._parts) == _BLOCK:
             if sum(map(len, self._parts)) < _SMALL:
@@ -292,6 +324,10 @@ class FrameReader:
         self.items.append(self._join([*self._blocks, *self._parts]))
         self._opcode = 0
         self._parts, self._blocks = [], []
+
+
+def _not_utf_8(error: UnicodeDecodeError) -> ProtocolError:
+    return ProtocolError(f"a text message is not UTF-8: {error.reason} (0x{error.object[error.start]:02x})", 1007)
 
 
 # -- closing ------------------------------------------------------------------------------------------

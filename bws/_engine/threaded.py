@@ -20,7 +20,7 @@ from ..errors import ProtocolError
 from . import handshake
 from .connect import connect
 from .deflate import Deflater, Inflater
-from .frames import CLOSE, PING, PONG, FrameReader, Payload, close_payload, parse_close
+from .frames import CLOSE, LARGE_BUFFER, LARGE_REST, PING, PONG, FrameReader, Payload, close_payload, parse_close
 from .interface import CloseFrame, Item, Listener, Opened, Pong
 from .outbox import WOULD_BLOCK, Outbox
 from .patience import Aborted, Patience, explained, read, write
@@ -32,7 +32,8 @@ __all__ = ["ThreadedEngine"]
 
 RECEIVE = 64 * 1024  # bytes a recv()
 LARGE = 256 * 1024  # when the last one was full; not always, as not every malloc() is quick with so much
-READS = 64  # in a row, inside a large frame; then timers, what waits to be sent and the program have their turn
+BUFFERS = 2  # for large frames that are kept for the process; while one is read, there may be more
+READS = 64  # in a row, inside a frame; then timers, what waits to be sent and the program have their turn
 MAX_PINGS = 1_000  # without a callback that wait for a peer's pongs, or for nothing: then no more are noted
 ANSWERS = 0.25  # s that handlers have for their answers to what came before a violation
 LINGER = 2.0  # s that the peer has to end TCP when the closing handshake is done, or the connection failed
@@ -491,11 +492,15 @@ class ThreadedEngine:
             self._check_timers()
 
     def _receive(self) -> None:
-        """Read once; inside a large frame while there is something, without asking poll in between, `READS` times."""
+        """Read once; inside a frame while there is something, without asking poll in between, `READS` times."""
         left = READS
+        reader = self._reader
         while True:
             sock = self._sock
             if sock is None:
+                return
+            if reader.left > LARGE_REST and not reader.inflating and self._violation is None and self._ending is None:
+                self._receive_large(sock)
                 return
             try:
                 if self._tls:
@@ -504,27 +509,70 @@ class ThreadedEngine:
                     self._write_to_read = False
                 else:
                     data = sock.recv(LARGE if self._full else RECEIVE)
-            except WOULD_BLOCK as exc:
-                self._write_to_read = isinstance(exc, ssl.SSLWantWriteError)
-                if self._outbox.failed is not None:
-                    # What had come is read.
-                    self._lost(explained(self._outbox.failed, "the connection was lost"))
-                return
             except OSError as exc:
-                self._lost(explained(exc, "the connection was lost"))
+                self._received_nothing(exc)
                 return
             self._full = len(data) >= RECEIVE
             if not data:
-                if self._outbox.failed is not None:
-                    self._lost(explained(self._outbox.failed, "the connection was lost"))
-                else:
-                    self._lost(ConnectionResetError("the server ended TCP without a close frame"))
+                self._received_nothing(None)
                 return
             self._feed(data)
-            reader = self._reader
             left -= 1
             if reader.items or not (reader.left and left) or self._violation is not None or reader.inflating:
                 return  # some bytes take a thousand times as long to inflate as to read
+
+    def _receive_large(self, sock: socket.socket) -> None:
+        """Inside a large frame: read what is there of it into one buffer, and have that looked at in one piece."""
+        reader = self._reader
+        try:
+            buffer = _a_buffer()
+        except MemoryError as exc:
+            self._cannot_read(exc)
+            return
+        have = reader.begin(buffer)
+        size = min(reader.left, LARGE_BUFFER)
+        trouble: OSError | None = None
+        got = -1
+        try:
+            left = READS
+            while have < size and left and got:
+                if self._tls:
+                    with self._outbox.lock:
+                        got = sock.recv_into(buffer[have:size])
+                    self._write_to_read = False
+                else:
+                    got = sock.recv_into(buffer[have:size])
+                have += got
+                left -= 1
+        except OSError as exc:
+            trouble = exc
+        self._full = False  # what comes behind this frame is to begin the next one, and that in a buffer, too
+        if have:
+            self._arrivals += 1
+            try:
+                reader.feed_large(buffer[:have])
+            except (ProtocolError, MemoryError) as exc:
+                self._cannot_read(exc)
+            self._received(have)
+        if len(_buffers) < BUFFERS:
+            _buffers.append(buffer)
+        if (trouble is not None or not got) and self._violation is None:
+            self._received_nothing(trouble)
+
+    def _received_nothing(self, error: OSError | None) -> None:
+        """Nothing is there to be read, or never will be again; None: TCP has ended."""
+        if isinstance(error, WOULD_BLOCK):
+            self._write_to_read = isinstance(error, ssl.SSLWantWriteError)
+            if self._outbox.failed is None:
+                return
+            error = None  # what had come is read
+        elif error is not None:
+            self._lost(explained(error, "the connection was lost"))
+            return
+        if self._outbox.failed is not None:
+            self._lost(explained(self._outbox.failed, "the connection was lost"))
+        else:
+            self._lost(ConnectionResetError("the server ended TCP without a close frame"))
 
     def _feed(self, data: bytes) -> None:
         self._arrivals += 1
@@ -536,20 +584,31 @@ class ThreadedEngine:
             if self._reader.feed(data):
                 self._unread = True
                 self._calm = False
-        except ProtocolError as exc:
+        except (ProtocolError, MemoryError) as exc:
+            self._cannot_read(exc)
+        if self._closing or log.isEnabledFor(DEBUG):
+            self._received(len(data))
+        if self._reader.begun and self._sock is not None:
+            self._receive_large(self._sock)
+
+    def _cannot_read(self, error: ProtocolError | MemoryError) -> None:
+        if isinstance(error, ProtocolError):
             # What the handlers answer to the messages before it shall still go out.
-            self._violation = exc, time.monotonic() + ANSWERS
+            self._violation = error, time.monotonic() + ANSWERS
             self._calm = False
-        except MemoryError as exc:
-            self._finish(Ending(error=exc, failed=True))  # what was read is lost; what came before it is not
-        if log.isEnabledFor(DEBUG) and data:
-            items = self._reader.items
-            last = brief(items[-1]) if items else ""
-            log.debug("%s < %d bytes, %d items: %s", self._thread.name, len(data), len(items), last)
+        else:
+            self._finish(Ending(error=error, failed=True))  # what was read is lost; what came before it is not
+
+    def _received(self, size: int) -> None:
+        """So many bytes were read."""
+        reader = self._reader
+        if size and log.isEnabledFor(DEBUG):
+            last = brief(reader.items[-1]) if reader.items else ""
+            log.debug("%s < %d bytes, %d items: %s", self._thread.name, size, len(reader.items), last)
         if self._closing:
             # Nobody is told of messages any more: do not let them fill the memory behind a slow handler.
-            self._reader.items = [item for item in self._reader.items if not isinstance(item, (str, bytes))]
-            self._reader.waiting = 0
+            reader.items = [item for item in reader.items if not isinstance(item, (str, bytes))]
+            reader.waiting = 0
 
     def _control(self, opcode: int, payload: bytes) -> None:
         """A control frame, in its place among the messages."""
@@ -761,6 +820,17 @@ class ThreadedEngine:
         if sock is not None:
             with contextlib.suppress(OSError):  # EIO, say; it is closed all the same
                 sock.close()
+
+
+_buffers: list[memoryview] = []  # of LARGE_BUFFER bytes, which nobody uses
+
+
+def _a_buffer() -> memoryview:
+    """A buffer for large frames, kept from an earlier one or new."""
+    try:
+        return _buffers.pop()
+    except IndexError:
+        return memoryview(bytearray(LARGE_BUFFER))
 
 
 class _Nobody:

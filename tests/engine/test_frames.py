@@ -20,7 +20,17 @@ from hypothesis import strategies as st
 
 from bws._engine import frames
 from bws._engine.deflate import Agreement, Inflater
-from bws._engine.frames import CLOSE, PING, PONG, FrameReader, close_payload, masking_keys, parse_close
+from bws._engine.frames import (
+    CLOSE,
+    LARGE_BUFFER,
+    LARGE_REST,
+    PING,
+    PONG,
+    FrameReader,
+    close_payload,
+    masking_keys,
+    parse_close,
+)
 from bws.errors import ProtocolError
 from tests.conftest import run_python
 from tests.wire.frames import BINARY, CONTINUATION, TEXT, xor
@@ -34,6 +44,9 @@ MASKS: dict[str, Callable[[bytes | memoryview, bytes], bytes]] = {
     "the fastest": frames.mask,
     "in Python": frames.mask_in_python,
 }
+
+
+BUFFER = memoryview(bytearray(LARGE_BUFFER))
 
 
 class Fed:
@@ -51,7 +64,20 @@ class Fed:
     def feed(self, *pieces: bytes) -> Fed:
         for piece in pieces:
             self.reader.feed(piece)
+            self.rest(b"")
         return self
+
+    def rest(self, follows: bytes) -> int:
+        """As the engine: the begin of a large frame is read with what of it follows; how many bytes that takes."""
+        reader, buffer = self.reader, BUFFER
+        if not reader.begun and (reader.left <= LARGE_REST or reader.inflating):
+            return 0
+        have = reader.begin(buffer)
+        size = min(len(follows), reader.left - have, LARGE_BUFFER - have)
+        buffer[have : have + size] = follows[:size]
+        reader.feed_large(buffer[: have + size])
+        buffer[: have + size] = bytes(have + size)  # nothing of it may be in use
+        return size
 
     @property
     def items(self) -> list[Any]:
@@ -289,6 +315,7 @@ def test_control_frames_are_not_bounded_by_max_size() -> None:
 def test_without_max_size_any_length_is_waited_for() -> None:
     fed = Fed(None).feed(bits("82 7f 7fffffffffffffff 00"))
     assert fed.reader.left == (1 << 63) - 2
+    assert fed.reader.items == []
 
 
 # -- arbitrary streams in arbitrary pieces
@@ -354,6 +381,50 @@ def test_any_nonsense_gives_the_same_in_one_piece_and_in_many(data: bytes, size:
         return it.items, None
 
     assert outcome(data) == outcome(*pieces(data, size))
+
+
+# -- large frames, which are read into a buffer
+
+LETTERS = "aé€😀"
+large = st.integers(LARGE_REST - 2, 2 * LARGE_BUFFER + 9)  # bytes
+
+
+def large_message(opcode: int, size: int) -> bytes:
+    return ((LETTERS * (size // 4))[: size // 4].encode() + b"x" * size)[:size] if opcode == TEXT else os.urandom(size)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([TEXT, BINARY]), large), min_size=1, max_size=3),
+    st.lists(st.integers(1, 1 << 18), max_size=2),
+    st.lists(st.integers(1, LARGE_BUFFER), min_size=1, max_size=20),
+)
+@settings(max_examples=60, deadline=None)
+def test_large_frames_give_their_messages_however_they_come(
+    script: list[tuple[int, int]], cuts: list[int], sizes: list[int]
+) -> None:
+    sent = [(opcode, large_message(opcode, size)) for opcode, size in script]
+    stream = b"".join(fragments(opcode, payload, [(cut, []) for cut in cuts]) + bits(TAIL) for opcode, payload in sent)
+    fed, position, turns = Fed(), 0, itertools.cycle(sizes)
+    while position < len(stream):
+        position += fed.rest(stream[position : position + next(turns)])
+        piece = stream[position : position + min(next(turns), 1 << 18)]
+        fed.reader.feed(piece)
+        position += len(piece)
+    messages = [payload.decode() if opcode == TEXT else payload for opcode, payload in sent]
+    assert fed.items == [item for message in messages for item in (message, "tail")]
+    assert all(type(item) in (str, bytes) for item in fed.items)
+
+
+@pytest.mark.parametrize("here", [1, 10, 1000])
+@pytest.mark.parametrize("behind", [0, 1, 70_000])
+def test_a_bad_byte_in_a_large_frame_is_told_as_soon_as_it_is_there(here: int, behind: int) -> None:
+    fed = Fed().feed(bits(TAIL) + encode(TEXT, b"x" * here, length=1 << 40))
+    fed.rest(b"y" * behind + "é".encode()[:1])
+    assert fed.items == ["tail"]
+    with pytest.raises(ProtocolError, match="not UTF-8: invalid") as caught:
+        fed.rest(b"\xff")
+    assert caught.value.close_code == 1007
+    assert fed.items == ["tail"]
 
 
 # -- cost

@@ -288,6 +288,7 @@ def test_a_frame_that_comes_faster_than_it_is_read_stops_no_timer(
 ) -> None:
     monkeypatch.setattr(threaded, "RECEIVE", 1)  # byte
     monkeypatch.setattr(threaded, "LARGE", 1)
+    monkeypatch.setattr(threaded, "LARGE_BUFFER", 2)
     monkeypatch.setattr(threaded, "LINGER", 0.2)
     ended = threading.Event()
 
