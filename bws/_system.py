@@ -261,8 +261,8 @@ class Condition:
         has begun, or that the system gives to another thread: there each slice is as long as all before it together,
         so that this takes no longer than it has taken so far, and who waits long is hardly ever woken.
         """
-        end = None if timeout is None else time.monotonic() + timeout
-        slice = _SLICE
+        start = time.monotonic()
+        end = None if timeout is None else start + timeout
         while True:
             waiter = threading.Lock()
             waiter.acquire()
@@ -271,20 +271,19 @@ class Condition:
             try:
                 if predicate():
                     return True
-                left = _LONGEST if end is None else min(_LONGEST, end - time.monotonic())
+                now = time.monotonic()
+                left = _LONGEST if end is None else min(_LONGEST, end - now)
                 if left <= 0:
                     return False
                 try:
                     held.extend(starmap(self._let_go, ((),)))  # nothing comes between letting go and noting it
-                    waiter.acquire(timeout=min(left, slice))
+                    waiter.acquire(timeout=min(left, _SLICE if WINDOWS else max(_SLICE, now - start)))
                 finally:
                     if held:
                         self._hold_again(held[0])
             finally:
                 with contextlib.suppress(ValueError):  # whoever said something has removed it
                     self._waiting.remove(waiter)
-            if not WINDOWS:
-                slice *= 2
 
 
 def held_here(lock: Any) -> bool:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._session import Session
+from ._session import Session, start
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -129,7 +129,7 @@ def _talk_plainly(session: Session) -> None:
         session.stop()
 
     session.output.start_prompt(PROMPT)
-    threading.Thread(target=read, name="cli input", daemon=True).start()
+    start(threading.Thread(target=read, name="cli input", daemon=True))
     session.wait()
 
 
@@ -173,7 +173,7 @@ def _talk_nicely(session: Session, prompt: PromptSession[str]) -> None:
     watcher = threading.Thread(target=watch, name="cli watch", daemon=True)
     session.output.pace = pace
     with patch_stdout(raw=True):
-        watcher.start()
+        start(watcher)
         try:
             while not over.is_set() and obey(session, prompt.prompt(PROMPT, pre_run=check)):
                 pass

@@ -43,7 +43,8 @@ class Bell:
     def ring(self) -> None:
         """Have all that wait look again."""
         for waiter in self._waiting.copy():
-            waiter.put(None)
+            if waiter.empty():
+                waiter.put(None)
 
     def wait_for(self, predicate: Callable[[], bool], look: Callable[[], float]) -> None:
         """Wait until `predicate` is true: it is looked at when the bell rings, and after at most `look()` seconds."""
@@ -325,6 +326,16 @@ class Session:
         if (self._answers or self.options.latency) and self._received < self._sent:
             return f"timed out: {self._received} replies to {self._sent} messages came"
         return ""
+
+
+def start(thread: threading.Thread) -> None:
+    """Start it; where Ctrl-C cuts that in two, Python may say that a lock is missing, which it has let go of."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 def describe(evt: bws.CloseEvent | None) -> str:

@@ -30,7 +30,7 @@ from . import _prompt
 from ._format import escaped
 from ._options import Options, parse
 from ._output import Output, is_terminal, release_stdout
-from ._session import INTERRUPTED, NOT_CONNECTED, USAGE, Session
+from ._session import INTERRUPTED, NOT_CONNECTED, USAGE, Session, start
 
 __all__ = ["main"]
 
@@ -56,11 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return serve(options, *options.serve) if options.serve else talk(options)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except RuntimeError as error:
-        # Python's `Thread.start()` can be cut in two by Ctrl-C: then a lock is missing when it is to be released.
-        if isinstance(error.__context__, KeyboardInterrupt):
-            return INTERRUPTED
-        raise
     except (ValueError, TypeError) as error:  # of bws.WebSocket
         return complain(error, USAGE)
     except ImportError as error:  # of the echo server; the extra of this program is the one to name
@@ -68,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(ImportError(needed), NOT_CONNECTED)
     except (NotImplementedError, OSError) as error:
         return complain(error, NOT_CONNECTED)
+    except RuntimeError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            return INTERRUPTED  # see start(): of the server, or the socket
+        raise
 
 
 def complain(error: Exception, status: int) -> int:
@@ -109,7 +108,7 @@ def talk(options: Options) -> int:
                 _prompt.talk(session)
                 return session.finish(None)
             reader = threading.Thread(target=session.feed, args=(texts(options),), name="cli input", daemon=True)
-            reader.start()
+            start(reader)
             session.wait()
             return session.finish(reader)
         except KeyboardInterrupt:

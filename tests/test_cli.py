@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bws.testing import EchoServer
+from scripts._session import start
 from scripts.echo_cli import main
 from tests.program import SCRIPT, TIMEOUT, run, running
 
@@ -204,3 +207,59 @@ def test_a_wrong_url_is_wrong_usage_in_one_line(url: str, capfd: pytest.CaptureF
     out, err = capfd.readouterr()
     assert out == ""
     assert re.fullmatch(r"bws: .+\n", err)
+
+
+def test_what_cannot_work_here_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bws.WebSocket", fails(NotImplementedError("websocket-client is missing")))
+    assert main(["ws://127.0.0.1/"]) == 1
+    assert capfd.readouterr() == ("", "bws: websocket-client is missing\n")
+
+
+def fails(error: BaseException) -> Callable[..., None]:
+    def call(*_: object, **__: object) -> None:
+        raise error
+
+    return call
+
+
+def cut_in_two() -> RuntimeError:
+    """What comes of Ctrl-C inside `threading.Thread.start`."""
+    error = RuntimeError("release unlocked lock")
+    error.__context__ = KeyboardInterrupt()
+    return error
+
+
+def test_ctrl_c_while_a_thread_is_started_is_one(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], echo_server: EchoServer
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "cli input":
+            raise cut_in_two()
+        begin(thread)
+
+    begin = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert main(["-x", "hello", echo_server.url]) == 130
+    assert capfd.readouterr() == ("", "")
+    assert echo_server.next_close() == (1005, "")
+
+
+@pytest.mark.parametrize("which", ["bws.WebSocket", "scripts.echo_cli.EchoServer"])
+def test_ctrl_c_while_something_else_is_started_is_one(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], which: str
+) -> None:
+    monkeypatch.setattr(which, fails(cut_in_two()))
+    assert main(["ws://127.0.0.1/"] if which == "bws.WebSocket" else []) == 130
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_error_of_another_kind_is_not_hidden(monkeypatch: pytest.MonkeyPatch, echo_server: EchoServer) -> None:
+    monkeypatch.setattr("bws.WebSocket", fails(RuntimeError("no more threads")))
+    with pytest.raises(RuntimeError, match="no more threads"):
+        main([echo_server.url])
+    monkeypatch.undo()
+    monkeypatch.setattr(threading.Thread, "start", fails(RuntimeError("no more threads")))
+    with pytest.raises(RuntimeError, match="no more threads"):
+        start(threading.Thread())

@@ -408,14 +408,14 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
             echo_server.send("here")
             assert program.stdout.readline() == b"here\n"
             threads = Path(f"/proc/{program.pid}/task")
-            others = {int(thread.name) for thread in threads.iterdir()} - {program.pid}
             end, still = time.monotonic() + TIMEOUT, 0
             while still < 10:  # looks in a row at which the main thread sleeps: then it waits
                 assert time.monotonic() < end
                 time.sleep(0.01)
                 state = (threads / str(program.pid) / "stat").read_text().rpartition(")")[2].split()[0]
                 still = still + 1 if state == "S" else 0
-            ctypes.CDLL(None).tgkill(program.pid, others.pop(), signal.SIGINT)
+            other = max({int(thread.name) for thread in threads.iterdir()} - {program.pid})
+            assert ctypes.CDLL(None).tgkill(program.pid, other, signal.SIGINT) == 0
             assert program.wait(TIMEOUT) == 130
 
     def test_ctrl_c_stops_the_server(echo_server: EchoServer) -> None:

@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import os
 import select
+import signal
 import socket
 import sys
 import threading
@@ -262,6 +263,32 @@ def test_what_a_signal_handler_does_between_the_look_and_the_wait_is_seen() -> N
     # Only when it came behind the wait, and that had taken its time.
     assert waited
     assert "c_return <built-in method acquire" in waited[0]
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="Windows gives signals to no thread")
+def test_a_signal_that_does_not_end_the_wait_is_noticed_however_often_it_was_woken_before() -> None:
+    lock = threading.RLock()
+    condition = _system.Condition(lock)
+    looks = threading.Semaphore(0)
+
+    def look() -> bool:
+        looks.release()
+        return False
+
+    def other() -> None:
+        for _ in range(30):
+            assert looks.acquire(timeout=TIMEOUT)
+            with lock:
+                condition.notify_all()
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), lock:
+        condition.wait_for(look, None)
+    assert time.monotonic() - start < TIMEOUT
+    thread.join()
 
 
 def test_where_waiting_cannot_be_interrupted_it_is_cut_into_slices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,8 +37,8 @@ __all__ = [
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 FIN, RSV1, RSV = 0x80, 0x40, 0x70
 MAX_CONTROL = 125  # bytes, section 5.5
-LARGE_BUFFER = 1024 * 1024  # bytes of a large frame that are looked at in one piece; see `FrameReader.begin`
-LARGE_REST = 64 * 1024  # bytes that have yet to come, over which a frame is large
+LARGE_REST = 256 * 1024  # payload bytes that are still to come, over which a frame is large
+LARGE_BUFFER = 1024 * 1024  # of those, what is looked at in one piece; see `FrameReader.begin`
 _BLOCK = 1024  # fragments that are joined at a time, so that tiny ones do not cost 50 times their size
 _SMALL = 1024 * 1024  # bytes in such a block from which joining it saves nothing, and takes them twice meanwhile
 _NAMES = {0: "continuation", 1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
@@ -59,13 +59,12 @@ class FrameReader:
         waiting: Bytes of the messages in `items`, decompressed; the owner sets it back with the list.
         left: Payload bytes of the present data frame that are still to be read.
         inflating: Whether those are compressed.
-        begun: Whether the first of those are here already, for `begin`.
         stopped: Set by `control` at the peer's close frame: what follows it is ignored (section 5.5.1).
     """
 
     __slots__ = (
         "_blocks", "_control", "_fin", "_inflater", "_max_size", "_most", "_opcode", "_parts", "_rest", "_size",
-        "_tail", "begun", "inflating", "items", "left", "stopped", "waiting",
+        "_tail", "inflating", "items", "left", "stopped", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -75,13 +74,12 @@ class FrameReader:
         self.waiting = 0
         self.left = 0
         self.inflating = False
-        self.begun = False
         self.stopped = False
         self._max_size = sys.maxsize if max_size is None else max_size
         self._most = min(self._max_size, 125)  # bytes of a message whose length is in one byte
         self._control = control
         self._inflater = inflater
-        self._rest = b""  # an incomplete header or control frame, a large frame's begin, or what is to be read later
+        self._rest = b""  # an incomplete header or control frame, what has begun, or what is to be read later
         # The message in progress:
         self._opcode = 0  # TEXT or BINARY; 0: none
         self._fin = False  # whether the present frame is its last
@@ -101,7 +99,7 @@ class FrameReader:
         """
         pos = 0
         if self._rest:
-            data, self._rest, self.begun = self._rest + data, b"", False
+            data, self._rest = self._rest + data, b""
         end = len(data)
         try:
             size = end - 2
@@ -123,17 +121,22 @@ class FrameReader:
                         # 64 KiB may be 64 MiB of messages.
                         self._rest = data[pos:]
                         return True
+            return False
         except UnicodeDecodeError as exc:
-            raise _not_utf_8(exc) from None
-        return False
+            error = _not_utf_8(exc)
+        raise error  # here, as it would keep the other one, which keeps what was read
+
+    def begun(self) -> bool:
+        """Whether the first bytes of a large frame's payload are here, and nobody has looked at them; see `begin`."""
+        return self.left > 0 and self._rest != b""
 
     def begin(self, buffer: memoryview) -> int:
-        """Put what is here of a large frame's payload into `buffer`; what follows is read behind it, for `feed_large`.
+        """Put those bytes into `buffer`; what follows is read behind them, and given to `feed_large` with them.
 
         Returns:
-            How many bytes there were; at most half of the buffer.
+            How many they are: none when nothing has begun, at most half of LARGE_BUFFER.
         """
-        start, self._rest, self.begun = self._rest, b"", False
+        start, self._rest = self._rest, b""
         buffer[: len(start)] = start
         return len(start)
 
@@ -145,8 +148,10 @@ class FrameReader:
         """
         try:
             self._payload(data, 0, len(data))
+            return
         except UnicodeDecodeError as exc:
-            raise _not_utf_8(exc) from None
+            error = _not_utf_8(exc)
+        raise error
 
     def _whole(self, data: bytes, pos: int, end: int) -> int:
         """Read unfragmented messages that are all there: the common case, in one tight loop.
@@ -228,9 +233,10 @@ class FrameReader:
                 f"a message of {self._size + size:,} bytes or more is over max_size={self._max_size:,}", 1009
             )
         self.left, self._fin = size, fin
-        if size - (end - start) > LARGE_REST and 0 < end - start <= LARGE_BUFFER // 2 and not self.inflating:
-            # Looked at with what follows, in one piece: many would have to be joined.
-            self.begun = True
+        here = end - start
+        if size - here > LARGE_REST and here <= LARGE_BUFFER // 2 and not self.inflating:
+            # Looked at with what follows, in one piece, as many would have to be joined: see begin(). No recv() brings
+            # more than half a buffer.
             return self._keep(data, start, end)
         return self._payload(data, start, end)
 

@@ -10,6 +10,7 @@ import ssl
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from .._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS, Settings
@@ -32,7 +33,7 @@ __all__ = ["ThreadedEngine"]
 
 RECEIVE = 64 * 1024  # bytes a recv()
 LARGE = 256 * 1024  # when the last one was full; not always, as not every malloc() is quick with so much
-BUFFERS = 2  # for large frames that are kept for the process; while one is read, there may be more
+BUFFERS = 4  # for large frames, of all sockets together
 READS = 64  # in a row, inside a frame; then timers, what waits to be sent and the program have their turn
 MAX_PINGS = 1_000  # without a callback that wait for a peer's pongs, or for nothing: then no more are noted
 ANSWERS = 0.25  # s that handlers have for their answers to what came before a violation
@@ -499,8 +500,7 @@ class ThreadedEngine:
             sock = self._sock
             if sock is None:
                 return
-            if reader.left > LARGE_REST and not reader.inflating and self._violation is None and self._ending is None:
-                self._receive_large(sock)
+            if reader.left > LARGE_REST and self._reads_ahead() and self._receive_large():
                 return
             try:
                 if self._tls:
@@ -510,76 +510,82 @@ class ThreadedEngine:
                 else:
                     data = sock.recv(LARGE if self._full else RECEIVE)
             except OSError as exc:
-                self._received_nothing(exc)
+                self._not_received(exc)
                 return
             self._full = len(data) >= RECEIVE
             if not data:
-                self._received_nothing(None)
+                self._not_received(None)
                 return
-            self._feed(data)
+            if self._feed(data):
+                return
             left -= 1
             if reader.items or not (reader.left and left) or self._violation is not None or reader.inflating:
                 return  # some bytes take a thousand times as long to inflate as to read
 
-    def _receive_large(self, sock: socket.socket) -> None:
-        """Inside a large frame: read what is there of it into one buffer, and have that looked at in one piece."""
-        reader = self._reader
-        try:
-            buffer = _a_buffer()
-        except MemoryError as exc:
-            self._cannot_read(exc)
-            return
-        have = reader.begin(buffer)
-        size = min(reader.left, LARGE_BUFFER)
-        trouble: OSError | None = None
-        got = -1
-        try:
-            left = READS
-            while have < size and left and got:
-                if self._tls:
-                    with self._outbox.lock:
-                        got = sock.recv_into(buffer[have:size])
-                    self._write_to_read = False
-                else:
-                    got = sock.recv_into(buffer[have:size])
-                have += got
-                left -= 1
-        except OSError as exc:
-            trouble = exc
-        self._full = False  # what comes behind this frame is to begin the next one, and that in a buffer, too
-        if have:
-            self._arrivals += 1
-            try:
-                reader.feed_large(buffer[:have])
-            except (ProtocolError, MemoryError) as exc:
-                self._cannot_read(exc)
-            self._received(have)
-        if len(_buffers) < BUFFERS:
-            _buffers.append(buffer)
-        if (trouble is not None or not got) and self._violation is None:
-            self._received_nothing(trouble)
+    def _reads_ahead(self) -> bool:
+        """Whether what is there of a large frame is read before it is looked at.
 
-    def _received_nothing(self, error: OSError | None) -> None:
-        """Nothing is there to be read, or never will be again; None: TCP has ended."""
-        if isinstance(error, WOULD_BLOCK):
+        Not through TLS, where nothing can be written any more when the end of TCP was read, not even the close frame
+        for a bad byte before it; and where the rest of a record would stay unread, of which poll does not know.
+        """
+        return not (self._tls or self._reader.inflating or self._violation is not None or self._ending is not None)
+
+    def _receive_large(self) -> bool:
+        """Inside a large frame: read what is there of it into a buffer, and have that looked at in one piece.
+
+        Returns:
+            False: nothing was done, as all buffers are in use.
+        """
+        reader, sock = self._reader, self._sock
+        assert sock is not None
+        buffer = _borrow()
+        if buffer is None:
+            return False
+        trouble: OSError | None = None
+        try:
+            have = begun = reader.begin(buffer)
+            size, left, got = min(reader.left, LARGE_BUFFER), READS, -1
+            try:
+                while have < size and left and got:
+                    got = sock.recv_into(buffer[have:size])
+                    have += got
+                    left -= 1
+            except OSError as exc:
+                trouble = exc.with_traceback(None)  # which refers to this frame, and this to it
+            self._full = False  # the less comes with the header of the next one, the more is read into a buffer
+            if have:
+                try:
+                    reader.feed_large(buffer[:have])
+                except (ProtocolError, MemoryError) as exc:
+                    self._cannot_read(exc)
+        finally:
+            _buffers.append(buffer)
+        if have > begun:
+            self._arrivals += 1
+            self._received(have - begun)
+        if (trouble is not None or not got) and self._violation is None:
+            self._not_received(trouble)
+        return True
+
+    def _not_received(self, error: OSError | None) -> None:
+        """A read has failed, or there is nothing yet; None: TCP has ended."""
+        blocked = isinstance(error, WOULD_BLOCK)
+        if blocked:
             self._write_to_read = isinstance(error, ssl.SSLWantWriteError)
-            if self._outbox.failed is None:
-                return
-            error = None  # what had come is read
-        elif error is not None:
+        if error is not None and not blocked:
             self._lost(explained(error, "the connection was lost"))
-            return
-        if self._outbox.failed is not None:
+        elif self._outbox.failed is not None:  # what had come is read
             self._lost(explained(self._outbox.failed, "the connection was lost"))
-        else:
+        elif not blocked:
             self._lost(ConnectionResetError("the server ended TCP without a close frame"))
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: bytes) -> bool:
+        """Look at what was read; whether that was the beginning of a large frame, and more of it may have been read."""
         self._arrivals += 1
         if not self._calm:  # else there is nothing of all this
             self._unread = False
             if self._ending is not None or self._violation is not None or self._peer_close is not None:
-                return  # what follows is ignored, RFC 6455 sections 5.5.1 and 7.1.7
+                return False  # what follows is ignored, RFC 6455 sections 5.5.1 and 7.1.7
         try:
             if self._reader.feed(data):
                 self._unread = True
@@ -588,8 +594,10 @@ class ThreadedEngine:
             self._cannot_read(exc)
         if self._closing or log.isEnabledFor(DEBUG):
             self._received(len(data))
-        if self._reader.begun and self._sock is not None:
-            self._receive_large(self._sock)
+        if self._reader.left and self._reader.begun():
+            # What came before it is delivered before the next read, which may be the last.
+            return (not self._reader.items and self._reads_ahead() and self._receive_large()) or self._feed(b"")
+        return False
 
     def _cannot_read(self, error: ProtocolError | MemoryError) -> None:
         if isinstance(error, ProtocolError):
@@ -822,15 +830,21 @@ class ThreadedEngine:
                 sock.close()
 
 
-_buffers: list[memoryview] = []  # of LARGE_BUFFER bytes, which nobody uses
+_buffers: deque[memoryview | None] = deque([None] * BUFFERS)  # those not in use; None: not made yet
 
 
-def _a_buffer() -> memoryview:
-    """A buffer for large frames, kept from an earlier one or new."""
+def _borrow() -> memoryview | None:
+    """A buffer of LARGE_BUFFER bytes, which is to be put back; None when there is none, nor memory for one."""
     try:
-        return _buffers.pop()
+        buffer = _buffers.pop()
     except IndexError:
-        return memoryview(bytearray(LARGE_BUFFER))
+        return None
+    if buffer is None:
+        try:
+            buffer = memoryview(bytearray(LARGE_BUFFER))
+        except MemoryError:
+            _buffers.append(None)
+    return buffer
 
 
 class _Nobody:

@@ -70,7 +70,7 @@ class Fed:
     def rest(self, follows: bytes) -> int:
         """As the engine: the begin of a large frame is read with what of it follows; how many bytes that takes."""
         reader, buffer = self.reader, BUFFER
-        if not reader.begun and (reader.left <= LARGE_REST or reader.inflating):
+        if not reader.begun() and (reader.left <= LARGE_REST or reader.inflating):
             return 0
         have = reader.begin(buffer)
         size = min(len(follows), reader.left - have, LARGE_BUFFER - have)
@@ -424,6 +424,7 @@ def test_a_bad_byte_in_a_large_frame_is_told_as_soon_as_it_is_there(here: int, b
     with pytest.raises(ProtocolError, match="not UTF-8: invalid") as caught:
         fed.rest(b"\xff")
     assert caught.value.close_code == 1007
+    assert caught.value.__context__ is None  # it would keep what was read
     assert fed.items == ["tail"]
 
 

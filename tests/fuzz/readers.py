@@ -9,7 +9,7 @@ from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
 
 from bws._engine.deflate import Agreement, Inflater
-from bws._engine.frames import CLOSE, FrameReader, parse_close
+from bws._engine.frames import CLOSE, LARGE_BUFFER, FrameReader, parse_close
 from bws.errors import ProtocolError
 
 
@@ -32,6 +32,9 @@ class Outcome(NamedTuple):
         return bool(self.items) and isinstance(self.items[-1], tuple) and self.items[-1][0] == CLOSE
 
 
+BUFFER = memoryview(bytearray(LARGE_BUFFER))
+
+
 class Bws:
     """The reader under test, used as the engine does."""
 
@@ -51,6 +54,8 @@ class Bws:
         try:
             for piece in pieces:
                 self.reader.feed(piece)
+                if self.reader.begun():
+                    self.reader.feed_large(BUFFER[: self.reader.begin(BUFFER)])
         except ProtocolError as exc:
             return Outcome(self.reader.items, exc.close_code, str(exc))
         return Outcome(self.reader.items)

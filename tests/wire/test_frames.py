@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -289,6 +290,7 @@ def test_a_frame_that_comes_faster_than_it_is_read_stops_no_timer(
     monkeypatch.setattr(threaded, "RECEIVE", 1)  # byte
     monkeypatch.setattr(threaded, "LARGE", 1)
     monkeypatch.setattr(threaded, "LARGE_BUFFER", 2)
+    monkeypatch.setattr(threaded, "_buffers", deque([None]))
     monkeypatch.setattr(threaded, "LINGER", 0.2)
     ended = threading.Event()
 
