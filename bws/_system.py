@@ -40,6 +40,7 @@ __all__ = [
 
 WINDOWS = sys.platform == "win32"
 _LONGEST = 3600.0  # s: one wait; a longer one is a loop of these, so that no OS limit is reached
+_LONGEST_SLICE = 60.0  # s: see Condition.wait_for
 _SLICE = 0.05  # s: how long Ctrl-C may take where waiting for a lock cannot be interrupted, or just begins
 
 
@@ -259,7 +260,7 @@ class Condition:
         Ctrl-C interrupts it on every OS. On Windows a thread that waits for a lock does not see it, so there the
         wait is cut into slices. Elsewhere CPython misses a signal that comes after its last look and before the wait
         has begun, or that the system gives to another thread: there each slice is as long as all before it together,
-        so that this takes no longer than it has taken so far, and who waits long is hardly ever woken.
+        at most a minute, so that this takes no longer than it has so far, and who waits long is hardly ever woken.
         """
         start = time.monotonic()
         end = None if timeout is None else start + timeout
@@ -277,7 +278,8 @@ class Condition:
                     return False
                 try:
                     held.extend(starmap(self._let_go, ((),)))  # nothing comes between letting go and noting it
-                    waiter.acquire(timeout=min(left, _SLICE if WINDOWS else max(_SLICE, now - start)))
+                    longest = _SLICE if WINDOWS else max(_SLICE, min(now - start, _LONGEST_SLICE))
+                    waiter.acquire(timeout=min(left, longest))
                 finally:
                     if held:
                         self._hold_again(held[0])

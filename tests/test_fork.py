@@ -117,3 +117,23 @@ def test_a_fork_leaves_the_parents_connection_alone(tmp_path: pathlib.Path, tls:
     assert by_messages["new in the parent",].close == (1001, "")
     assert by_messages[()].close == (1001, "")
     assert all(one.after_close == [] for one in seen)
+
+
+BUFFERS_PROGRAM = """
+import os, threading
+from bws._engine.buffers import BUFFERS
+free = len(BUFFERS)
+thread = threading.Thread(target=lambda: [BUFFERS.borrow() for _ in range(free)])
+thread.start()
+thread.join()
+child = os.fork()
+print(len(BUFFERS) == (0 if child else free), BUFFERS.borrow() is None, flush=True)
+if child:
+    os.waitpid(child, 0)
+"""
+
+
+def test_what_the_parents_threads_have_borrowed_is_not_missing_in_the_child() -> None:
+    done = run_python(BUFFERS_PROGRAM)
+    assert done.stderr == ""
+    assert sorted(done.stdout.splitlines()) == ["True False", "True True"]

@@ -124,7 +124,11 @@ class FrameReader:
             return False
         except UnicodeDecodeError as exc:
             error = _not_utf_8(exc)
-        raise error  # here, as it would keep the other one, which keeps what was read
+        # Here, as it would keep the other one as its context, and that keeps what was read.
+        try:
+            raise error
+        finally:
+            del error  # it refers to this frame, and this to it
 
     def begun(self) -> bool:
         """Whether the first bytes of a large frame's payload are here, and nobody has looked at them; see `begin`."""
@@ -151,7 +155,10 @@ class FrameReader:
             return
         except UnicodeDecodeError as exc:
             error = _not_utf_8(exc)
-        raise error
+        try:
+            raise error
+        finally:
+            del error
 
     def _whole(self, data: bytes, pos: int, end: int) -> int:
         """Read unfragmented messages that are all there: the common case, in one tight loop.

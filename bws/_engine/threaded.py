@@ -10,7 +10,6 @@ import ssl
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 from .._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS, Settings
@@ -19,6 +18,7 @@ from .._system import Poller, Waker, close_descriptor, forget_at_fork, importing
 from .._text import brief, printable
 from ..errors import ProtocolError
 from . import handshake
+from .buffers import BUFFERS
 from .connect import connect
 from .deflate import Deflater, Inflater
 from .frames import CLOSE, LARGE_BUFFER, LARGE_REST, PING, PONG, FrameReader, Payload, close_payload, parse_close
@@ -33,7 +33,6 @@ __all__ = ["ThreadedEngine"]
 
 RECEIVE = 64 * 1024  # bytes a recv()
 LARGE = 256 * 1024  # when the last one was full; not always, as not every malloc() is quick with so much
-BUFFERS = 4  # for large frames, of all sockets together
 READS = 64  # in a row, inside a frame; then timers, what waits to be sent and the program have their turn
 MAX_PINGS = 1_000  # without a callback that wait for a peer's pongs, or for nothing: then no more are noted
 ANSWERS = 0.25  # s that handlers have for their answers to what came before a violation
@@ -534,11 +533,11 @@ class ThreadedEngine:
         """Inside a large frame: read what is there of it into a buffer, and have that looked at in one piece.
 
         Returns:
-            False: nothing was done, as all buffers are in use.
+            False: nothing was done, as there is no buffer to be had.
         """
         reader, sock = self._reader, self._sock
         assert sock is not None
-        buffer = _borrow()
+        buffer = BUFFERS.borrow()
         if buffer is None:
             return False
         trouble: OSError | None = None
@@ -559,7 +558,7 @@ class ThreadedEngine:
                 except (ProtocolError, MemoryError) as exc:
                     self._cannot_read(exc)
         finally:
-            _buffers.append(buffer)
+            BUFFERS.give_back(buffer)
         if have > begun:
             self._arrivals += 1
             self._received(have - begun)
@@ -828,23 +827,6 @@ class ThreadedEngine:
         if sock is not None:
             with contextlib.suppress(OSError):  # EIO, say; it is closed all the same
                 sock.close()
-
-
-_buffers: deque[memoryview | None] = deque([None] * BUFFERS)  # those not in use; None: not made yet
-
-
-def _borrow() -> memoryview | None:
-    """A buffer of LARGE_BUFFER bytes, which is to be put back; None when there is none, nor memory for one."""
-    try:
-        buffer = _buffers.pop()
-    except IndexError:
-        return None
-    if buffer is None:
-        try:
-            buffer = memoryview(bytearray(LARGE_BUFFER))
-        except MemoryError:
-            _buffers.append(None)
-    return buffer
 
 
 class _Nobody:

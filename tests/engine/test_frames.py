@@ -23,7 +23,6 @@ from bws._engine.deflate import Agreement, Inflater
 from bws._engine.frames import (
     CLOSE,
     LARGE_BUFFER,
-    LARGE_REST,
     PING,
     PONG,
     FrameReader,
@@ -68,12 +67,12 @@ class Fed:
         return self
 
     def rest(self, follows: bytes) -> int:
-        """As the engine: the begin of a large frame is read with what of it follows; how many bytes that takes."""
+        """As the engine: the beginning of a large frame is read with what of it follows; how many bytes that takes."""
         reader, buffer = self.reader, BUFFER
-        if not reader.begun() and (reader.left <= LARGE_REST or reader.inflating):
+        if not reader.begun() and (reader.left <= frames.LARGE_REST or reader.inflating):
             return 0
         have = reader.begin(buffer)
-        size = min(len(follows), reader.left - have, LARGE_BUFFER - have)
+        size = min(len(follows), reader.left - have, frames.LARGE_BUFFER - have)
         buffer[have : have + size] = follows[:size]
         reader.feed_large(buffer[: have + size])
         buffer[: have + size] = bytes(have + size)  # nothing of it may be in use
@@ -385,8 +384,8 @@ def test_any_nonsense_gives_the_same_in_one_piece_and_in_many(data: bytes, size:
 
 # -- large frames, which are read into a buffer
 
+SMALL_REST, SMALL_BUFFER = 300, 1000  # bytes: what is large is less here, so that more is tried
 LETTERS = "aé€😀"
-large = st.integers(LARGE_REST - 2, 2 * LARGE_BUFFER + 9)  # bytes
 
 
 def large_message(opcode: int, size: int) -> bytes:
@@ -394,22 +393,29 @@ def large_message(opcode: int, size: int) -> bytes:
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from([TEXT, BINARY]), large), min_size=1, max_size=3),
-    st.lists(st.integers(1, 1 << 18), max_size=2),
-    st.lists(st.integers(1, LARGE_BUFFER), min_size=1, max_size=20),
+    st.lists(
+        st.tuples(st.sampled_from([TEXT, BINARY]), st.integers(SMALL_REST - 2, 3 * SMALL_BUFFER)),
+        min_size=1,
+        max_size=3,
+    ),
+    st.lists(st.integers(1, 3 * SMALL_BUFFER), max_size=2),
+    st.lists(st.integers(1, SMALL_BUFFER), min_size=1, max_size=20),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_large_frames_give_their_messages_however_they_come(
     script: list[tuple[int, int]], cuts: list[int], sizes: list[int]
 ) -> None:
     sent = [(opcode, large_message(opcode, size)) for opcode, size in script]
     stream = b"".join(fragments(opcode, payload, [(cut, []) for cut in cuts]) + bits(TAIL) for opcode, payload in sent)
     fed, position, turns = Fed(), 0, itertools.cycle(sizes)
-    while position < len(stream):
-        position += fed.rest(stream[position : position + next(turns)])
-        piece = stream[position : position + min(next(turns), 1 << 18)]
-        fed.reader.feed(piece)
-        position += len(piece)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "LARGE_REST", SMALL_REST)
+        patch.setattr(frames, "LARGE_BUFFER", SMALL_BUFFER)
+        while position < len(stream):
+            position += fed.rest(stream[position : position + next(turns)])
+            piece = stream[position : position + next(turns)]
+            fed.reader.feed(piece)
+            position += len(piece)
     messages = [payload.decode() if opcode == TEXT else payload for opcode, payload in sent]
     assert fed.items == [item for message in messages for item in (message, "tail")]
     assert all(type(item) in (str, bytes) for item in fed.items)

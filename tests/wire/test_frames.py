@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from bws._engine import relief, threaded
+from bws._engine.buffers import Buffers
 from tests.conftest import TIMEOUT, Action, Play, Recorder
 from tests.wire.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame
 from tests.wire.server import Connection
@@ -289,8 +289,7 @@ def test_a_frame_that_comes_faster_than_it_is_read_stops_no_timer(
 ) -> None:
     monkeypatch.setattr(threaded, "RECEIVE", 1)  # byte
     monkeypatch.setattr(threaded, "LARGE", 1)
-    monkeypatch.setattr(threaded, "LARGE_BUFFER", 2)
-    monkeypatch.setattr(threaded, "_buffers", deque([None]))
+    monkeypatch.setattr(threaded, "BUFFERS", Buffers(0, 0))
     monkeypatch.setattr(threaded, "LINGER", 0.2)
     ended = threading.Event()
 
