@@ -202,8 +202,9 @@ class FrameReader:
     def _frame(self, data: bytes, pos: int, end: int) -> int:
         """Read the frame at `pos`, checking each byte as soon as it is there; the position after what was read."""
         first = data[pos]
-        opcode, fin = first & 15, bool(first & FIN)
-        self._check_first(first, opcode, fin)
+        opcode, fin = first & 15, first >= FIN
+        if first or not self._opcode:  # else it is one of many fragments
+            self._check_first(first, opcode, fin)
         if end - pos < 2:
             return self._keep(data, pos, end)
         size = data[pos + 1]
@@ -240,8 +241,7 @@ class FrameReader:
                 f"a message of {self._size + size:,} bytes or more is over max_size={self._max_size:,}", 1009
             )
         self.left, self._fin = size, fin
-        here = end - start
-        if size - here > LARGE_REST and here <= LARGE_BUFFER // 2 and not self.inflating:
+        if size > LARGE_REST + end - start and end - start <= LARGE_BUFFER // 2 and not self.inflating:
             # Looked at with what follows, in one piece, as many would have to be joined: see begin(). No recv() brings
             # more than half a buffer.
             return self._keep(data, start, end)
@@ -273,13 +273,15 @@ class FrameReader:
 
     def _payload(self, data: bytes | memoryview, pos: int, end: int) -> int:
         """Take what is there of the present frame's payload; the position after it."""
-        stop = min(end, pos + self.left)
+        stop = pos + self.left
+        if stop > end:
+            stop = end
         self.left -= stop - pos
         chunk = data[pos:stop]
         if self.inflating and self._inflater is not None:
             self._inflate(self._inflater, bytes(chunk), last=self._fin and not self.left)
         else:
-            self._size += len(chunk)
+            self._size += stop - pos
             self._store(chunk)
         if not self.left and self._fin:
             self._finish()
@@ -302,14 +304,14 @@ class FrameReader:
             if self._tail:
                 chunk = self._tail + chunk
             part, used = utf_8_decode(chunk, "strict", False)
-            self._tail = bytes(chunk[used:])
-            if _is_surrogate(self._tail):
+            self._tail = bytes(chunk[used:]) if used < len(chunk) else b""
+            if self._tail and _is_surrogate(self._tail):
                 raise ProtocolError("a text message is not UTF-8: it has an encoded surrogate", 1007)
             if self.inflating and self._size > 2 * _SMALL and sys.getsizeof(part) > used + used // 8:
                 # One emoji makes a str of ASCII four times as large: kept as it came until all is known to be no bomb.
                 part = bytes(chunk[:used])
         else:
-            part = bytes(chunk)
+            part = chunk if isinstance(chunk, bytes) else bytes(chunk)
         self._parts.append(part)
         if len(self._parts) == _BLOCK:
             if sum(map(len, self._parts)) < _SMALL:
