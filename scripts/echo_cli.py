@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(error, NOT_CONNECTED)
     except RuntimeError as error:
         if isinstance(error.__context__, KeyboardInterrupt):
-            return INTERRUPTED  # see start(): of the server, or the socket
+            return INTERRUPTED  # see start(): of the server's thread
         raise
 
 

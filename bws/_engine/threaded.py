@@ -149,7 +149,13 @@ class ThreadedEngine:
     def start(self) -> None:
         if sys.is_finalizing():  # Python before 3.12 would wait for ever for a thread that never runs
             raise RuntimeError("can't create new thread at interpreter shutdown")
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as exc:
+            # Where a signal handler raises inside that, Python may say that a lock is missing, which it has let go of.
+            if exc.__context__ is not None:
+                raise exc.__context__ from None
+            raise
 
     def give_up(self) -> None:
         # Ctrl-C may come when the thread is there already: then that is told, and tidies up itself.

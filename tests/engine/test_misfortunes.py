@@ -206,7 +206,10 @@ def test_close_at_the_same_time_as_the_peers_leaves_no_timer_that_is_due_for_eve
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["before the thread is there", "when it is"])
-def test_ctrl_c_in_the_constructor_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, begun: bool) -> None:
+@pytest.mark.parametrize("cut", [False, True], ids=["told", "with a lock amiss"])
+def test_ctrl_c_in_the_constructor_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, begun: bool, cut: bool
+) -> None:
     start = threading.Thread.start
     interrupted: list[threading.Thread] = []
 
@@ -215,6 +218,11 @@ def test_ctrl_c_in_the_constructor_leaves_nothing_behind(monkeypatch: pytest.Mon
             interrupted.append(self)
             if begun:
                 start(self)
+            if cut:
+                try:
+                    raise KeyboardInterrupt
+                finally:
+                    threading.Lock().release()
             raise KeyboardInterrupt
         start(self)
 
