@@ -549,12 +549,13 @@ class ThreadedEngine:
         trouble: OSError | None = None
         try:
             have = begun = reader.begin(buffer)
-            size, left, got = min(reader.left, LARGE_BUFFER), READS, -1
+            size, got = min(reader.left, LARGE_BUFFER), -1
             try:
-                while have < size and left and got:
+                for _ in range(READS):
                     got = sock.recv_into(buffer[have:size])
                     have += got
-                    left -= 1
+                    if have == size or not got:
+                        break
             except OSError as exc:
                 trouble = exc.with_traceback(None)  # which refers to this frame, and this to it
             self._full = False  # the less comes with the header of the next one, the more is read into a buffer
