@@ -121,14 +121,9 @@ class FrameReader:
                         # 64 KiB may be 64 MiB of messages.
                         self._rest = data[pos:]
                         return True
-            return False
         except UnicodeDecodeError as exc:
-            error = _not_utf_8(exc)
-        # Here, as it would keep the other one as its context, and that keeps what was read.
-        try:
-            raise error
-        finally:
-            del error  # it refers to this frame, and this to it
+            raise _not_utf_8(exc) from None
+        return False
 
     def begun(self) -> bool:
         """Whether the first bytes of a large frame's payload are here, and nobody has looked at them; see `begin`."""
@@ -152,13 +147,8 @@ class FrameReader:
         """
         try:
             self._payload(data, 0, len(data))
-            return
         except UnicodeDecodeError as exc:
-            error = _not_utf_8(exc)
-        try:
-            raise error
-        finally:
-            del error
+            raise _not_utf_8(exc) from None
 
     def _whole(self, data: bytes, pos: int, end: int) -> int:
         """Read unfragmented messages that are all there: the common case, in one tight loop.

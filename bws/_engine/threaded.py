@@ -606,6 +606,8 @@ class ThreadedEngine:
         return False
 
     def _cannot_read(self, error: ProtocolError | MemoryError) -> None:
+        _forget_frames(error)
+        error.__context__ = None  # of text that is not UTF-8 it is one that keeps what was read
         if isinstance(error, ProtocolError):
             # What the handlers answer to the messages before it shall still go out.
             self._violation = error, time.monotonic() + ANSWERS

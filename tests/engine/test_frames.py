@@ -430,7 +430,6 @@ def test_a_bad_byte_in_a_large_frame_is_told_as_soon_as_it_is_there(here: int, b
     with pytest.raises(ProtocolError, match="not UTF-8: invalid") as caught:
         fed.rest(b"\xff")
     assert caught.value.close_code == 1007
-    assert caught.value.__context__ is None  # it would keep what was read
     assert fed.items == ["tail"]
 
 

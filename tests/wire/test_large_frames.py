@@ -75,6 +75,8 @@ def test_a_bad_byte_in_a_large_frame_fails_the_connection_when_it_comes(play: Pl
 
     played = play(script, max_size=None)
     assert played.entries == [("open", 1), ("message", 1, "before"), ("error", 3), ("close", 3, 1006, "", False)]
+    assert "not UTF-8" in str(played.recorder.error)
+    assert played.recorder.error.__context__ is None  # it would keep what was read
     assert played.seen.close is not None
     assert played.seen.close[0] == 1007
 
