@@ -15,7 +15,7 @@ from collections.abc import Callable
 from itertools import starmap
 from struct import Struct
 from struct import error as struct_error
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import inspect
@@ -32,6 +32,7 @@ __all__ = [
     "held_here",
     "importing",
     "keep_freed_memory",
+    "processors",
     "proxy_asks_dns",
     "proxy_possible",
     "signature_of",
@@ -75,6 +76,13 @@ def socket_error(code: int) -> OSError:
 
         return ctypes.WinError(code)
     return OSError(code, os.strerror(code))
+
+
+def processors() -> int:
+    """How many this process may use at the same time."""
+    if sys.version_info >= (3, 13):
+        return os.process_cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Waker:
@@ -156,15 +164,30 @@ class Waker:
 
 _READABLE = (True, False, False)
 
+_T = TypeVar("_T")
+
+
+class Waiting(Protocol):
+    """How a poller waits for what can be read: by calling `poll` once, or more often."""
+
+    def __call__(self, poll: Callable[[float | None], _T], timeout: float | None, /) -> _T:
+        """What `poll(timeout)` returns; ``poll(0)`` looks what there is. It is true when there is something."""
+
+
+def _wait(poll: Callable[[float | None], _T], timeout: float | None, /) -> _T:
+    return poll(timeout)
+
+
 if hasattr(select, "poll"):
 
     class Poller:
         """Waits for one socket and one waker."""
 
-        __slots__ = ("_events", "_poll", "_quiet", "_sock", "_waker")
+        __slots__ = ("_events", "_poll", "_quiet", "_sock", "_wait", "_waker")
 
-        def __init__(self, waker: Waker) -> None:
+        def __init__(self, waker: Waker, wait: Waiting = _wait) -> None:
             self._poll = select.poll()
+            self._wait = wait
             self._quiet = [(-1, 0)]  # what poll() tells when the socket can be read and nothing else is
             self._waker = waker.fileno()
             self._sock = -1
@@ -186,7 +209,8 @@ if hasattr(select, "poll"):
                     self._poll.register(fd, events)
                 self._sock, self._events = fd, events
                 self._quiet = [(fd, select.POLLIN)]
-            polled = self._poll.poll(None if timeout is None else capped(timeout) * 1000)
+            limit = None if timeout is None else capped(timeout) * 1000
+            polled = (self._wait if read and not write else _wait)(self._poll.poll, limit)
             if polled == self._quiet:
                 return _READABLE  # nearly always
             readable = writable = woken = False
@@ -201,17 +225,18 @@ if hasattr(select, "poll"):
 
         def readable(self) -> bool:
             """As the last `wait`, which was for reading, and for ever; False: ask `wait` what there is."""
-            return bool(self._poll.poll() == self._quiet)
+            return bool(self._wait(self._poll.poll, None) == self._quiet)
 
 else:  # Windows
 
     class Poller:  # type: ignore[no-redef]
         """Waits for one socket and one waker."""
 
-        __slots__ = ("_waker",)
+        __slots__ = ("_wait", "_waker")
 
-        def __init__(self, waker: Waker) -> None:
+        def __init__(self, waker: Waker, wait: Waiting = _wait) -> None:
             self._waker = waker.fileno()
+            self._wait = wait
 
         def wait(self, fd: int, read: bool, write: bool, timeout: float | None) -> tuple[bool, bool, bool]:
             """Wait until `fd` is readable or writable or the waker is set: (readable, writable, woken)."""
@@ -219,7 +244,12 @@ else:  # Windows
             writing = [fd] if write and fd >= 0 else []
             # A failed connect() shows in the third set only.
             limit = None if timeout is None else capped(timeout)
-            r, w, x = select.select(reading, writing, writing, limit)
+
+            def poll(timeout: float | None) -> tuple[list[int], list[int], list[int]] | None:
+                ready = select.select(reading, writing, writing, timeout)
+                return ready if any(ready) else None
+
+            r, w, x = (self._wait if read and not write else _wait)(poll, limit) or ([], [], [])
             return fd in r, fd in w or fd in x, self._waker in r
 
         def readable(self) -> bool:

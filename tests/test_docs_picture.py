@@ -78,5 +78,5 @@ def test_the_picture_names_the_files_of_the_engine() -> None:
     shown = set(re.findall(r">(\w+)</text>", draw("light")))
     engine = {module.rpartition(".")[2] for module in IMPORTS if part_of(module) == "engine"}
     inside_connect = {"patience", "tcp", "proxies", "relay", "tls"}
-    beside_the_outbox = {"trail"}
-    assert engine - shown - {"threaded"} == inside_connect | beside_the_outbox
+    beside_the_outbox, beside_the_loop = {"trail"}, {"watch"}
+    assert engine - shown - {"threaded"} == inside_connect | beside_the_outbox | beside_the_loop

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from .._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS, Settings
 from .._state import Ending
-from .._system import Poller, Waker, close_descriptor, forget_at_fork, importing, keep_freed_memory
+from .._system import Poller, Waker, close_descriptor, forget_at_fork, importing, keep_freed_memory, processors
 from .._text import brief, printable
 from ..errors import ProtocolError
 from . import handshake
@@ -27,6 +27,7 @@ from .outbox import WOULD_BLOCK, Outbox
 from .patience import Aborted, Patience, explained, read, write
 from .relief import dismiss, hire
 from .trail import Trail
+from .watch import Watch
 from .wire import wire_of
 
 __all__ = ["ThreadedEngine"]
@@ -332,7 +333,7 @@ class ThreadedEngine:
 
     def receive(self) -> None:
         """See `wrap.Connection`: poll, receive, deliver, until the end is known."""
-        poller = Poller(self._waker)
+        poller = Poller(self._waker, Watch(processors() > 1).wait)
         self._io.acquire()
         try:
             self._feed(self._rest)
