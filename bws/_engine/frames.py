@@ -39,6 +39,7 @@ FIN, RSV1, RSV = 0x80, 0x40, 0x70
 MAX_CONTROL = 125  # bytes, section 5.5
 LARGE_REST = 256 * 1024  # payload bytes that are still to come, over which a frame is large
 LARGE_BUFFER = 1024 * 1024  # of those, what is looked at in one piece; see `FrameReader.begin`
+_PART = 16 * 1024  # bytes of a frame's part over which it is large
 _BLOCK = 1024  # fragments that are joined at a time, so that tiny ones do not cost 50 times their size
 _SMALL = 1024 * 1024  # bytes in such a block from which joining it saves nothing, and takes them twice meanwhile
 _NAMES = {0: "continuation", 1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
@@ -85,7 +86,7 @@ class FrameReader:
         self._fin = False  # whether the present frame is its last
         self._size = 0  # bytes, as announced or inflated
         self._tail = b""  # of text: the incomplete character at the end
-        self._parts: list[Any] = []  # str | bytes
+        self._parts: list[Any] = []  # str | bytes | memoryview
         self._blocks: list[Any] = []
 
     def feed(self, data: bytes) -> bool:
@@ -266,12 +267,14 @@ class FrameReader:
         stop = pos + self.left
         if stop > end:
             stop = end
-        self.left -= stop - pos
-        chunk = data[pos:stop]
+        size = stop - pos
+        self.left -= size
+        # A large part is copied when it is joined, and not before; a view keeps at most twice its size.
+        chunk = memoryview(data)[pos:stop] if size > _PART and 2 * size > end else data[pos:stop]
         if self.inflating and self._inflater is not None:
             self._inflate(self._inflater, bytes(chunk), last=self._fin and not self.left)
         else:
-            self._size += stop - pos
+            self._size += size
             self._store(chunk)
         if not self.left and self._fin:
             self._finish()
@@ -288,7 +291,7 @@ class FrameReader:
     def _store(self, chunk: bytes | memoryview) -> None:
         if not chunk:
             return
-        part: str | bytes
+        part: str | bytes | memoryview
         if self._opcode == TEXT:
             # Decoded as it comes, so that a bad byte shows at once; only a character's end is waited for.
             if self._tail:
@@ -301,7 +304,8 @@ class FrameReader:
                 # One emoji makes a str of ASCII four times as large: kept as it came until all is known to be no bomb.
                 part = bytes(chunk[:used])
         else:
-            part = chunk if isinstance(chunk, bytes) else bytes(chunk)
+            # Views are of what was read, which nobody changes, or of a buffer, which others will.
+            part = chunk if isinstance(chunk, bytes) or isinstance(chunk.obj, bytes) else bytes(chunk)
         self._parts.append(part)
         if len(self._parts) == _BLOCK:
             if sum(map(len, self._parts)) < _SMALL:
@@ -317,7 +321,7 @@ class FrameReader:
 
     def _join(self, parts: list[Any]) -> str | bytes:
         if self._opcode != TEXT:
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+            return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
         if self.inflating:
             parts = [part.decode() if isinstance(part, bytes) else part for part in parts]
         return parts[0] if len(parts) == 1 else "".join(parts)

@@ -33,7 +33,9 @@ from .wire import wire_of
 __all__ = ["ThreadedEngine"]
 
 RECEIVE = 64 * 1024  # bytes a recv()
-LARGE = 256 * 1024  # when the last one was full; not always, as not every malloc() is quick with so much
+MUCH = 32 * 1024  # bytes that one brings: the next one may bring more; not always, as malloc() may be slow with that
+LARGE = 256 * 1024  # then
+HUGE = 1024 * 1024  # and when it was messages of 1 to 32 KiB: of smaller ones it would be too many for a cache
 READS = 64  # in a row, inside a frame; then timers, what waits to be sent and the program have their turn
 MAX_PINGS = 1_000  # without a callback that wait for a peer's pongs, or for nothing: then no more are noted
 ANSWERS = 0.25  # s that handlers have for their answers to what came before a violation
@@ -64,12 +66,12 @@ class ThreadedEngine:
         "_draining",
         "_ending",
         "_excused",
-        "_full",
         "_indulgent_until",
         "_io",
         "_keepalive",
         "_listener",
         "_next_ping",
+        "_next_read",
         "_not_begun",
         "_outbox",
         "_patience",
@@ -105,7 +107,7 @@ class ThreadedEngine:
         self._patience: Patience | None = None  # while connecting
         self._tls = False
         self._unread = False  # whether the reader has more than it has read, see FrameReader.feed
-        self._full = False  # whether the last recv() brought as much as it might
+        self._next_read = RECEIVE  # bytes that the next recv() may bring
         self._polls_write = False  # whether the thread, when it waits, waits until the socket is writable, too
         self._write_to_read = False  # TLS has to write something before it can read on
         # Whether there is nothing to look after but bytes that come: TCP alone, which is read, nothing that waits to be
@@ -514,16 +516,20 @@ class ThreadedEngine:
                         data = sock.recv(RECEIVE)
                     self._write_to_read = False
                 else:
-                    data = sock.recv(LARGE if self._full else RECEIVE)
+                    data = sock.recv(self._next_read)
             except OSError as exc:
                 self._not_received(exc)
                 return
-            self._full = len(data) >= RECEIVE
             if not data:
                 self._not_received(None)
                 return
             if self._feed(data):
                 return
+            size = len(data)
+            if size < MUCH:
+                self._next_read = RECEIVE
+            else:
+                self._next_read = HUGE if size >> 15 < len(reader.items) < size >> 10 else LARGE
             left -= 1
             if reader.items or not (reader.left and left) or self._violation is not None or reader.inflating:
                 return  # some bytes take a thousand times as long to inflate as to read
@@ -559,7 +565,7 @@ class ThreadedEngine:
                         break
             except OSError as exc:
                 trouble = exc.with_traceback(None)  # which refers to this frame, and this to it
-            self._full = False  # the less comes with the header of the next one, the more is read into a buffer
+            self._next_read = RECEIVE  # the less comes with the next header, the more is read into a buffer
             if have:
                 try:
                     reader.feed_large(buffer[:have])

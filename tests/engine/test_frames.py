@@ -384,7 +384,7 @@ def test_any_nonsense_gives_the_same_in_one_piece_and_in_many(data: bytes, size:
 
 # -- large frames, which are read into a buffer
 
-SMALL_REST, SMALL_BUFFER = 300, 1000  # bytes: what is large is less here, so that more is tried
+SMALL_PART, SMALL_REST, SMALL_BUFFER = 100, 300, 1000  # bytes: what is large is less here, so that more is tried
 LETTERS = "aé€😀"
 
 
@@ -411,6 +411,7 @@ def test_large_frames_give_their_messages_however_they_come(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frames, "LARGE_REST", SMALL_REST)
         patch.setattr(frames, "LARGE_BUFFER", SMALL_BUFFER)
+        patch.setattr(frames, "_PART", SMALL_PART)
         while position < len(stream):
             position += fed.rest(stream[position : position + next(turns)])
             piece = stream[position : position + next(turns)]
@@ -475,6 +476,38 @@ def test_tiny_fragments_cost_no_multiple_of_their_size() -> None:
         tracemalloc.stop()
     assert len(message) == MIB // 8
     assert peak < 3 * MIB // 4
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_parts_of_a_message_keep_at_most_as_much_again_in_memory(opcode: int) -> None:
+    def read(part: bytes, beside: bytes) -> int:
+        fed = Fed().feed(encode(opcode, fin=False))
+        tracemalloc.start()
+        try:
+            for _ in range(50):
+                fed.feed(beside + encode(CONTINUATION, part, fin=False))
+                fed.reader.items.clear()
+            kept = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        (got,) = fed.feed(encode(CONTINUATION)).items
+        assert got == (part * 50 if opcode == BINARY else part.decode() * 50)
+        return kept
+
+    pings = encode(PING, bytes(125)) * 1000
+    for size in (20_000, 60_000, 120_000):
+        assert read(b"x" * size, pings) < 50 * 2.2 * size
+
+
+@pytest.mark.parametrize("size", [1, 16_385, 100_000])
+def test_binary_messages_in_parts_are_bytes(size: int) -> None:
+    data = os.urandom(size)
+    whole, half = encode(BINARY, data), size // 2
+    fed = Fed().feed(encode(BINARY, data, fin=False) + encode(CONTINUATION), whole[:half], whole[half:])
+    fed.feed(encode(BINARY, fin=False), encode(CONTINUATION, data), encode(BINARY, data, fin=False)[:-1], data[-1:])
+    fed.feed(encode(CONTINUATION))
+    assert fed.items == [data] * 4
+    assert {type(item) for item in fed.items} == {bytes}
 
 
 def test_a_frame_that_only_announces_its_size_costs_nothing() -> None:
