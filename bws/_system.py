@@ -78,11 +78,14 @@ def socket_error(code: int) -> OSError:
     return OSError(code, os.strerror(code))
 
 
+@functools.cache
 def processors() -> int:
-    """How many this process may use at the same time."""
-    if sys.version_info >= (3, 13):
-        return os.process_cpu_count() or 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many this process may use at the same time; 1 where the system does not tell."""
+    with contextlib.suppress(OSError):
+        if sys.version_info >= (3, 13):
+            return os.process_cpu_count() or 1
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1
 
 
 class Waker:

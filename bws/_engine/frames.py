@@ -12,7 +12,7 @@ from itertools import chain, repeat
 from struct import Struct
 from typing import Any
 
-from .._settings import HIGH_WATER_BYTES
+from .._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS
 from ..errors import ProtocolError
 from .deflate import Inflater
 from .interface import Item
@@ -39,6 +39,7 @@ FIN, RSV1, RSV = 0x80, 0x40, 0x70
 MAX_CONTROL = 125  # bytes, section 5.5
 LARGE_REST = 256 * 1024  # payload bytes that are still to come, over which a frame is large
 LARGE_BUFFER = 1024 * 1024  # of those, what is looked at in one piece; see `FrameReader.begin`
+_STEP = 128 * 1024  # bytes after which it is looked how many messages there are
 _PART = 16 * 1024  # bytes of a frame's part over which it is large
 _BLOCK = 1024  # fragments that are joined at a time, so that tiny ones do not cost 50 times their size
 _SMALL = 1024 * 1024  # bytes in such a block from which joining it saves nothing, and takes them twice meanwhile
@@ -93,7 +94,7 @@ class FrameReader:
         """Read `data`.
 
         Returns:
-            Whether something is left for the next call, as what is there would inflate to more than should wait.
+            Whether something is left for the next call, as what is there would be more than should wait.
 
         Raises:
             ProtocolError: The peer broke a rule; `items` has what came before.
@@ -115,7 +116,10 @@ class FrameReader:
                 pos = self._payload(data, 0, end)
             while pos < end and not self.stopped:
                 if not self._opcode:
-                    pos = self._whole(data, pos, end)
+                    pos = self._whole(data, pos, min(pos + _STEP, end))
+                    if len(self.items) > HIGH_WATER_ITEMS and pos < end:
+                        self._rest = data[pos:]
+                        return True
                 if pos < end:
                     pos = self._frame(data, pos, end)
                     if self._inflater is not None and self.waiting > HIGH_WATER_BYTES and pos < end:
@@ -233,8 +237,8 @@ class FrameReader:
             )
         self.left, self._fin = size, fin
         if size > LARGE_REST + end - start and end - start <= LARGE_BUFFER // 2 and not self.inflating:
-            # Looked at with what follows, in one piece, as many would have to be joined: see begin(). No recv() brings
-            # more than half a buffer.
+            # Looked at with what follows, in one piece, as many would have to be joined: see begin(). More than half a
+            # buffer comes only behind many smaller messages.
             return self._keep(data, start, end)
         return self._payload(data, start, end)
 
@@ -269,8 +273,8 @@ class FrameReader:
             stop = end
         size = stop - pos
         self.left -= size
-        # A large part is copied when it is joined, and not before; a view keeps at most twice its size.
-        chunk = memoryview(data)[pos:stop] if size > _PART and 2 * size > end else data[pos:stop]
+        # A large part is copied when it is joined, and not before; a view keeps at most a third more than its size.
+        chunk = memoryview(data)[pos:stop] if size > _PART and 4 * size > 3 * end else data[pos:stop]
         if self.inflating and self._inflater is not None:
             self._inflate(self._inflater, bytes(chunk), last=self._fin and not self.left)
         else:

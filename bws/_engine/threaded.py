@@ -35,7 +35,7 @@ __all__ = ["ThreadedEngine"]
 RECEIVE = 64 * 1024  # bytes a recv()
 MUCH = 32 * 1024  # bytes that one brings: the next one may bring more; not always, as malloc() may be slow with that
 LARGE = 256 * 1024  # then
-HUGE = 1024 * 1024  # and when it was messages of 1 to 32 KiB: of smaller ones it would be too many for a cache
+HUGE = 1024 * 1024  # and when that was messages of 1 to 32 KiB; of smaller ones fewer bytes are faster
 READS = 64  # in a row, inside a frame; then timers, what waits to be sent and the program have their turn
 MAX_PINGS = 1_000  # without a callback that wait for a peer's pongs, or for nothing: then no more are noted
 ANSWERS = 0.25  # s that handlers have for their answers to what came before a violation
@@ -95,6 +95,7 @@ class ThreadedEngine:
         "_unread",
         "_violation",
         "_waker",
+        "_watch",
         "_write_to_read",
     )  # fmt: skip
 
@@ -102,6 +103,7 @@ class ThreadedEngine:
         self._settings = settings
         self._listener: Listener = listener
         self._waker = Waker()
+        self._watch = Watch(processors() > 1)
         self._outbox = Outbox()
         self._sock: socket.socket | None = None
         self._patience: Patience | None = None  # while connecting
@@ -178,6 +180,7 @@ class ThreadedEngine:
     def send(self, opcode: int, payload: Payload, message: bool = True) -> bool:
         if log.isEnabledFor(DEBUG):
             self._log_frame(opcode, payload)
+        self._watch.expects = True
         outbox = self._outbox
         try:
             return outbox.send(opcode, payload, message)
@@ -335,7 +338,7 @@ class ThreadedEngine:
 
     def receive(self) -> None:
         """See `wrap.Connection`: poll, receive, deliver, until the end is known."""
-        poller = Poller(self._waker, Watch(processors() > 1).wait)
+        poller = Poller(self._waker, self._watch.wait)
         self._io.acquire()
         try:
             self._feed(self._rest)
@@ -523,13 +526,15 @@ class ThreadedEngine:
             if not data:
                 self._not_received(None)
                 return
+            self._watch.expects = False
             if self._feed(data):
                 return
             size = len(data)
-            if size < MUCH:
+            if size < MUCH or self._accepted.deflate is not None:  # which may take long, see `reader.inflating` below
                 self._next_read = RECEIVE
             else:
-                self._next_read = HUGE if size >> 15 < len(reader.items) < size >> 10 else LARGE
+                count = len(reader.items)
+                self._next_read = HUGE if count and 1024 < size // count < 32 * 1024 else LARGE
             left -= 1
             if reader.items or not (reader.left and left) or self._violation is not None or reader.inflating:
                 return  # some bytes take a thousand times as long to inflate as to read

@@ -11,6 +11,7 @@ __all__ = ["Watch"]
 T = TypeVar("T")
 
 LONGEST = 100e-6  # s that one wait is watched
+MOST = 500  # looks in that time, should the clock stand still
 SHORT = 150e-6  # s of a wait that the next one is watched after: more, as a thread that slept was woken first
 LOOK = 30e-6  # s that one look may take; longer: somebody else wants the processor, or the GIL
 REST = 0.5e-3  # s without watching after a watch in vain, four times as long after the next one
@@ -35,28 +36,33 @@ class Watch:
 
     A thread that sleeps is woken some 50 us after its bytes have come, and the peer's `send` pays for waking it. A
     server on the same machine answers sooner. So a wait that follows a short one begins with asking again and again,
-    and sleeps only after `LONGEST`: a processor is kept busy by a connection that keeps it busy anyway.
+    and sleeps only after a while: after `LONGEST` when an answer is expected, else after as long as the thread has
+    worked since the last wait, so that what comes by itself costs at most twice its time.
 
-    What that costs others is bounded:
+    What that costs others is bounded further:
 
-    - Only what follows a short wait is watched for: an idle connection sleeps, and one with fewer than thousands of
-      messages a second wastes `LONGEST` a burst at most.
-    - Each watch in vain is followed by a rest, the more, the longer: soon less than 0.1 % of the time is wasted.
+    - An idle connection sleeps, as only what follows a short wait is watched for.
+    - Each watch in vain is followed by a rest, the more in a row, the longer: then 0.1 % of the time is wasted.
     - One thread of the process watches. When two would, both rest, as each would take the GIL from the other.
     - A look that takes long tells that another thread wants the GIL, or another program the processor: that is a
       watch in vain. With a single processor there is none.
 
-    Not thread-safe: each thread that waits has its own.
+    Not thread-safe, but for `expects`: each thread that waits has its own.
 
     Args:
         possible: Whether there is a second processor, so that what is watched for can happen.
+
+    Attributes:
+        expects: Whether something was sent since something came.
     """
 
-    __slots__ = ("_possible", "_rest", "_rests_until", "_soon")
+    __slots__ = ("_possible", "_rest", "_rests_until", "_soon", "_woke", "expects")
 
     def __init__(self, possible: bool) -> None:
+        self.expects = False
         self._possible = possible
         self._soon = False  # the last wait was short
+        self._woke = 0.0  # when it ended
         self._rest = REST
         self._rests_until = 0.0
 
@@ -64,30 +70,38 @@ class Watch:
         """What `poll(timeout)` returns; where that may pay, `poll(0)` is asked before, until it tells something."""
         start = perf_counter()
         if self._soon and timeout != 0 and start >= self._rests_until:
-            polled = poll(0) or self._watch(poll, start)
-            if polled:
+            longest = LONGEST if self.expects else min(LONGEST, start - self._woke)
+            if polled := poll(0) or self._watch(poll, start, start + longest):
+                self._woke = perf_counter()
                 return polled
         polled = poll(timeout)
-        self._soon = self._possible and perf_counter() - start <= SHORT
+        self._woke = perf_counter()
+        self._soon = self._possible and bool(polled) and timeout != 0 and self._woke - start <= SHORT
         return polled
 
-    def _watch(self, poll: Callable[[float | None], T], start: float) -> T | None:
+    def _watch(self, poll: Callable[[float | None], T], start: float, end: float) -> T | None:
         # No lock: two that take their turn at the same moment do no harm, and neither does one that a fork has left
         # behind. The next one takes it away.
-        turn, last, end = _turn, start, start + LONGEST
+        turn, last, rest = _turn, start, LONGEST_REST
         if turn.watcher is None:
             turn.watcher = self
-            while last < end and turn.watcher is self:
-                if polled := poll(0):
+            try:
+                for _ in range(MOST):
+                    now = perf_counter()
+                    if turn.watcher is not self:
+                        break
+                    if now > end or now - last > LOOK:
+                        rest = self._rest
+                        break
+                    last = now
+                    if polled := poll(0):
+                        self._rest = max(self._rest * FORGIVES, REST)
+                        return polled
+            finally:
+                if turn.watcher is self:
                     turn.watcher = None
-                    self._rest = max(self._rest * FORGIVES, REST)
-                    return polled
-                now = perf_counter()
-                if now - last > LOOK:
-                    break
-                last = now
-        rest = self._rest if turn.watcher is self else LONGEST_REST  # it is another's
-        turn.watcher = None
+        else:
+            turn.watcher = None  # which tells him
         self._rests_until = last + rest
         self._rest = min(rest * 4, LONGEST_REST)
         return None

@@ -255,6 +255,55 @@ def test_large_messages_after_close_do_not_wait_behind_a_slow_handler(monkeypatc
     assert set(waiting) == {0}
 
 
+DEFLATE = ["Sec-WebSocket-Extensions: permessage-deflate"]
+
+
+@pytest.mark.parametrize(
+    ("size", "extra", "later"),
+    [
+        pytest.param(100, [], 12_000, id="small messages"),
+        pytest.param(1500, [], 20_000, id="larger ones"),
+        pytest.param(58_000, [], 12_000, id="a large one"),
+        pytest.param(1500, DEFLATE, 4096, id="what may be compressed"),
+    ],
+)
+def test_where_much_comes_more_is_read_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, size: int, extra: list[str], later: int
+) -> None:
+    for name, value in {"MUCH": 2048, "RECEIVE": 4096, "LARGE": 12_000, "HUGE": 20_000}.items():
+        monkeypatch.setattr(threaded, name, value)
+    monkeypatch.setattr(relief, "PATIENCE", TIMEOUT)
+    sent, reads = threading.Event(), []
+    messages = [bytes(size)] * (60_000 // size)
+
+    def note(reader: FrameReader, data: bytes) -> bool:
+        reads.append(len(data))
+        return feed(reader, data)
+
+    def script(c: Connection) -> None:
+        c.handshake(*extra)
+        c.read_until(TEXT)
+        c.send(b"".join(frame(BINARY, each) for each in messages))
+        sent.set()
+        c.close(1000)
+
+    def on_open(evt: object) -> None:
+        ws.send("go")
+        assert sent.wait(TIMEOUT)
+
+    got: list[Any] = []
+    feed = FrameReader.feed
+    monkeypatch.setattr(FrameReader, "feed", note)
+    with ScriptedServer(script) as server:
+        ws = bws.WebSocket(server.url)
+        ws.bind("message", lambda evt: got.append(evt.data))
+        ws.bind("open", on_open)
+        assert ws.wait_closed(TIMEOUT)
+    assert got == messages
+    assert [read for read in reads if read][:2] == [4096, later]
+    assert max(reads) == later
+
+
 class Slow:
     """A socket that gives one byte at a time, and notes how many reads there were in a row."""
 
