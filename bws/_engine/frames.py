@@ -39,7 +39,8 @@ FIN, RSV1, RSV = 0x80, 0x40, 0x70
 MAX_CONTROL = 125  # bytes, section 5.5
 LARGE_REST = 256 * 1024  # payload bytes that are still to come, over which a frame is large
 LARGE_BUFFER = 1024 * 1024  # of those, what is looked at in one piece; see `FrameReader.begin`
-_STEP = 128 * 1024  # bytes after which it is looked how many messages there are
+_STEP = 128 * 1024  # bytes after which it is looked how many messages there are,
+_TOO_MANY = 2 * HIGH_WATER_ITEMS  # and over how many the rest is read later: so many only when they are tiny
 _PART = 16 * 1024  # bytes of a frame's part over which it is large
 _BLOCK = 1024  # fragments that are joined at a time, so that tiny ones do not cost 50 times their size
 _SMALL = 1024 * 1024  # bytes in such a block from which joining it saves nothing, and takes them twice meanwhile
@@ -117,7 +118,7 @@ class FrameReader:
             while pos < end and not self.stopped:
                 if not self._opcode:
                     pos = self._whole(data, pos, min(pos + _STEP, end))
-                    if len(self.items) > HIGH_WATER_ITEMS and pos < end:
+                    if len(self.items) > _TOO_MANY and pos < end:
                         self._rest = data[pos:]
                         return True
                 if pos < end:
