@@ -11,7 +11,7 @@ __all__ = ["Watch"]
 T = TypeVar("T")
 
 LONGEST = 100e-6  # s that one wait is watched
-MOST = 500  # looks in that time, should the clock stand still
+MOST = 1000  # looks in that time, should the clock stand still
 SHORT = 150e-6  # s of a wait that the next one is watched after: more, as a thread that slept was woken first
 LOOK = 30e-6  # s that one look may take; longer: somebody else wants the processor, or the GIL
 REST = 0.5e-3  # s without watching after a watch in vain, four times as long after the next one
@@ -82,16 +82,16 @@ class Watch:
     def _watch(self, poll: Callable[[float | None], T], start: float, end: float) -> T | None:
         # No lock: two that take their turn at the same moment do no harm, and neither does one that a fork has left
         # behind. The next one takes it away.
-        turn, last, rest = _turn, start, LONGEST_REST
+        turn, last, rest = _turn, start, self._rest
         if turn.watcher is None:
             turn.watcher = self
             try:
                 for _ in range(MOST):
                     now = perf_counter()
                     if turn.watcher is not self:
+                        rest = LONGEST_REST
                         break
                     if now > end or now - last > LOOK:
-                        rest = self._rest
                         break
                     last = now
                     if polled := poll(0):
@@ -101,7 +101,7 @@ class Watch:
                 if turn.watcher is self:
                     turn.watcher = None
         else:
-            turn.watcher = None  # which tells him
+            turn.watcher, rest = None, LONGEST_REST  # which tells the other
         self._rests_until = last + rest
         self._rest = min(rest * 4, LONGEST_REST)
         return None

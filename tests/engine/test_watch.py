@@ -205,9 +205,15 @@ def test_a_look_that_takes_long_ends_watching(world: World, watch: Watch, factor
 def test_a_clock_that_stands_still_ends_watching(world: World, watch: Watch) -> None:
     world.look = 0
     assert world.comes(watch, 1.0) == (MOST + 1, 1)
-    world.now -= 1000
+    world.now -= 1000  # backwards
     world.comes(watch, SOON)
     assert world.comes(watch, 1.0) == (0, 1)
+
+
+def test_who_looks_faster_than_that_rests_as_after_any_watch_in_vain(world: World, watch: Watch) -> None:
+    world.look = LONGEST / MOST / 2
+    assert world.comes(watch, LONGEST) == (MOST + 1, 1)
+    assert world.until_watched(watch) == pytest.approx(REST, rel=0.3)
 
 
 def test_when_two_would_watch_both_rest(world: World, watch: Watch) -> None:
