@@ -37,6 +37,7 @@ __all__ = [
     "proxy_possible",
     "signature_of",
     "socket_error",
+    "stop_pacing",
 ]
 
 WINDOWS = sys.platform == "win32"
@@ -62,6 +63,19 @@ def _keepalive() -> list[tuple[int, int, int]]:
 
 
 KEEPALIVE = _keepalive()
+
+
+def stop_pacing(sock: socket.socket) -> None:
+    """Have Linux send at once what goes to a server on this machine.
+
+    BBR, where that is the system's congestion control, spreads what is sent over time. Between two ends of one machine
+    that takes a timer for each write, several times as long as the write itself, and there is no network to spare.
+    """
+    option = getattr(socket, "TCP_CONGESTION", None)
+    if option is None or sock.getsockname()[0] != sock.getpeername()[0]:
+        return
+    if sock.getsockopt(socket.IPPROTO_TCP, option, 16).startswith(b"bbr"):
+        sock.setsockopt(socket.IPPROTO_TCP, option, b"reno")  # every Linux has it
 
 
 def capped(seconds: float) -> float:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from bws import _system
+from bws._engine import tcp
 from tests.conftest import TIMEOUT, run_python
 from tests.interrupt import Interrupt, Interruption, everywhere
 
@@ -128,6 +129,68 @@ def test_a_waker_may_be_woken_from_many_threads(waker: Any) -> None:
     assert is_set(waker)
     waker.clear()
     assert not is_set(waker)
+
+
+# -- pacing
+
+
+class Tcp:
+    """A socket with a congestion control, and where it is connected from and to."""
+
+    def __init__(self, control: bytes, here: str, there: str) -> None:
+        self.control, self._here, self._there = control, here, there
+        self.asked = 0
+
+    def getsockname(self) -> tuple[str, int]:
+        return self._here, 50_000
+
+    def getpeername(self) -> tuple[str, int]:
+        return self._there, 80
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        self.asked += 1
+        assert (level, option) == (socket.IPPROTO_TCP, 13)
+        return self.control.ljust(size, b"\0")
+
+    def setsockopt(self, level: int, option: int, value: bytes) -> None:
+        assert (level, option) == (socket.IPPROTO_TCP, 13)
+        self.control = value
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "before", "after"),
+    [
+        ("127.0.0.1", "127.0.0.1", b"bbr", b"reno"),
+        ("::1", "::1", b"bbr2", b"reno"),
+        ("192.0.2.1", "192.0.2.1", b"bbr", b"reno"),
+        ("127.0.0.1", "127.0.0.1", b"cubic", b"cubic"),
+        ("192.0.2.1", "192.0.2.2", b"bbr", b"bbr"),
+    ],
+)
+def test_only_to_this_machine_nothing_is_paced(
+    monkeypatch: pytest.MonkeyPatch, here: str, there: str, before: bytes, after: bytes
+) -> None:
+    monkeypatch.setattr(socket, "TCP_CONGESTION", 13, raising=False)
+    sock: Any = Tcp(before, here, there)
+    _system.stop_pacing(sock)
+    assert sock.control == after
+
+
+def test_without_a_choice_of_congestion_controls_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(socket, "TCP_CONGESTION", raising=False)
+    sock: Any = Tcp(b"bbr", "::1", "::1")
+    _system.stop_pacing(sock)
+    assert sock.asked == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has this option")
+def test_a_connection_to_this_machine_is_not_paced() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        with contextlib.suppress(OSError):
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")  # if there is one
+        tcp.tune(client)
+        assert not client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).startswith(b"bbr")
+        assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 # -- the poller

@@ -17,7 +17,8 @@ __all__ = ["WOULD_BLOCK", "Outbox"]
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError)
 TLS_PIECE = 64 * 1024  # bytes: SSL_write tells all or nothing, and must be called again with the same bytes
-CHUNK = 1024 * 1024  # bytes masked and sent at a time
+CHUNK = 1024 * 1024  # bytes masked and sent at a time, past the empty queue
+PIECE = 256 * 1024  # and from the queue; many messages as large as that leave a processor's cache before they are sent
 APART = 16 * 1024  # bytes of payload from which copying it behind its header costs more than a list of both
 GATHER = 64  # frames that wait, given to the operating system in one call; POSIX allows 16, all that we run on 1,024
 MAX_PONGS = 1_000  # that wait: a peer that pings and does not read must not fill the memory
@@ -85,7 +86,7 @@ class Outbox:
         self._wire: Wire = NOWHERE
         self._over = False  # the wire was there, and is gone
         self._tls: TlsWire | None = None  # the wire, when it is one of TLS
-        self._piece = CHUNK
+        self._piece = PIECE
         self._deflater: Deflater | None = None
         self._unsure = False  # whether the peer may not get what the deflater refers to
         self.pongs = self.progress = 0

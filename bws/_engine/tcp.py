@@ -11,7 +11,7 @@ import socket
 import time
 from typing import Any
 
-from .._system import KEEPALIVE, capped, socket_error
+from .._system import KEEPALIVE, capped, socket_error, stop_pacing
 from .patience import Patience, explained
 from .wire import Stream
 
@@ -147,8 +147,10 @@ def _to_itself(sock: socket.socket) -> bool:
 
 
 def tune(sock: socket.socket) -> None:
-    """No delay for small frames; TCP's own keepalive ends a half-open connection."""
+    """No delay for small frames, none on this machine; TCP's own keepalive ends a half-open connection."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with contextlib.suppress(OSError):
+        stop_pacing(sock)
     for option in KEEPALIVE:
         with contextlib.suppress(OSError):
             sock.setsockopt(*option)

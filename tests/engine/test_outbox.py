@@ -268,6 +268,18 @@ def test_messages_that_wait_cost_no_memory_beside_the_program_s_own() -> None:
     assert box.pending() > 1_500 << 20
 
 
+def test_messages_that_wait_are_masked_and_written_a_quarter_of_a_mebibyte_at_a_time() -> None:
+    sock = Gathering()
+    box = outbox(sock)
+    texts = [str(n % 10) * 65_536 for n in range(64)]
+    for text in texts:
+        box.send(TEXT, text)
+    sock.room, sock.calls = 1 << 30, 0
+    box.write()
+    assert [payload.decode() for _, payload in frames(sock)] == texts
+    assert sock.calls == len(sock.taken) // (256 * 1024) + 1
+
+
 def test_a_buffer_that_is_changed_after_sending_changes_nothing() -> None:
     sock = Narrow()
     box = outbox(sock)
