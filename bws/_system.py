@@ -72,7 +72,8 @@ def stop_pacing(sock: socket.socket) -> None:
     that takes a timer for each write, several times as long as the write itself, and there is no network to spare.
     """
     option = getattr(socket, "TCP_CONGESTION", None)
-    if option is None or sock.getsockname()[0] != sock.getpeername()[0]:
+    here, there = sock.getsockname()[0], sock.getpeername()[0]
+    if option is None or not (here == there or (here.startswith("127.") and there.startswith("127."))):
         return
     if sock.getsockopt(socket.IPPROTO_TCP, option, 16).startswith(b"bbr"):
         sock.setsockopt(socket.IPPROTO_TCP, option, b"reno")  # every Linux has it
@@ -92,9 +93,8 @@ def socket_error(code: int) -> OSError:
     return OSError(code, os.strerror(code))
 
 
-@functools.cache
 def processors() -> int:
-    """How many this process may use at the same time; 1 where the system does not tell."""
+    """How many this thread may use; 1 where the system does not tell."""
     with contextlib.suppress(OSError):
         if sys.version_info >= (3, 13):
             return os.process_cpu_count() or 1

@@ -163,6 +163,7 @@ class Tcp:
         ("127.0.0.1", "127.0.0.1", b"bbr", b"reno"),
         ("::1", "::1", b"bbr2", b"reno"),
         ("192.0.2.1", "192.0.2.1", b"bbr", b"reno"),
+        ("127.0.0.1", "127.0.1.1", b"bbr", b"reno"),
         ("127.0.0.1", "127.0.0.1", b"cubic", b"cubic"),
         ("192.0.2.1", "192.0.2.2", b"bbr", b"bbr"),
     ],
@@ -188,8 +189,10 @@ def test_a_connection_to_this_machine_is_not_paced() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         with contextlib.suppress(OSError):
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")  # if there is one
+        before = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
         tcp.tune(client)
-        assert not client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).startswith(b"bbr")
+        after = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+        assert after.rstrip(b"\0") == (b"reno" if before.startswith(b"bbr") else before.rstrip(b"\0"))
         assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 

@@ -117,8 +117,9 @@ class FrameReader:
                 pos = self._payload(data, 0, end)
             while pos < end and not self.stopped:
                 if not self._opcode:
-                    pos = self._whole(data, pos, min(pos + _STEP, end))
-                    if len(self.items) > _TOO_MANY and pos < end:
+                    begin = pos
+                    pos = self._whole(data, begin, min(begin + _STEP, end))
+                    if begin < pos < end and len(self.items) > _TOO_MANY:
                         self._rest = data[pos:]
                         return True
                 if pos < end:
@@ -239,7 +240,7 @@ class FrameReader:
         self.left, self._fin = size, fin
         if size > LARGE_REST + end - start and end - start <= LARGE_BUFFER // 2 and not self.inflating:
             # Looked at with what follows, in one piece, as many would have to be joined: see begin(). More than half a
-            # buffer comes only behind many smaller messages.
+            # buffer comes only where there were many smaller messages before.
             return self._keep(data, start, end)
         return self._payload(data, start, end)
 

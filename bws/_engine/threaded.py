@@ -103,7 +103,7 @@ class ThreadedEngine:
         self._settings = settings
         self._listener: Listener = listener
         self._waker = Waker()
-        self._watch = Watch(processors() > 1)
+        self._watch = Watch()
         self._outbox = Outbox()
         self._sock: socket.socket | None = None
         self._patience: Patience | None = None  # while connecting
@@ -180,7 +180,8 @@ class ThreadedEngine:
     def send(self, opcode: int, payload: Payload, message: bool = True) -> bool:
         if log.isEnabledFor(DEBUG):
             self._log_frame(opcode, payload)
-        self._watch.expects = True
+        if message:
+            self._watch.expects = True
         outbox = self._outbox
         try:
             return outbox.send(opcode, payload, message)
@@ -200,6 +201,7 @@ class ThreadedEngine:
         # Without a callback too: the first pong with a payload answers the first ping with it.
         if callback is not None or len(self._pings) < MAX_PINGS:
             self._pings.append((payload, callback, time.perf_counter()))
+        self._watch.expects = True
         self.send(PING, payload, message=False)
 
     def _log_frame(self, opcode: int, payload: Payload) -> None:
@@ -338,6 +340,7 @@ class ThreadedEngine:
 
     def receive(self) -> None:
         """See `wrap.Connection`: poll, receive, deliver, until the end is known."""
+        self._watch.possible = processors() > 1
         poller = Poller(self._waker, self._watch.wait)
         self._io.acquire()
         try:
@@ -381,6 +384,7 @@ class ThreadedEngine:
         """With _io held: hand over what was read; _io is free meanwhile."""
         reader = self._reader
         items, reader.items = reader.items, []
+        self._watch.expects = False  # before the handlers run, which may send
         size, reader.waiting = reader.waiting, 0
         self._io.release()
         try:
@@ -526,7 +530,6 @@ class ThreadedEngine:
             if not data:
                 self._not_received(None)
                 return
-            self._watch.expects = False
             if self._feed(data):
                 return
             size = len(data)

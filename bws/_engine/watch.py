@@ -36,8 +36,8 @@ class Watch:
 
     A thread that sleeps is woken some 50 us after its bytes have come, and the peer's `send` pays for waking it. A
     server on the same machine answers sooner. So a wait that follows a short one begins with asking again and again,
-    and sleeps only after a while: after `LONGEST` when an answer is expected, else after as long as the thread has
-    worked since the last wait, so that what comes by itself costs at most twice its time.
+    and sleeps only after a while: after `LONGEST` when an answer is expected, else after as long as the thread was away
+    since the last wait, so that a stream which nobody answers costs at most twice its time.
 
     What that costs others is bounded further:
 
@@ -49,40 +49,39 @@ class Watch:
 
     Not thread-safe, but for `expects`: each thread that waits has its own.
 
-    Args:
-        possible: Whether there is a second processor, so that what is watched for can happen.
-
     Attributes:
-        expects: Whether something was sent since something came.
+        possible: Whether there is a second processor, so that what is watched for can happen.
+        expects: Whether a message or a ping was sent since something came.
     """
 
-    __slots__ = ("_possible", "_rest", "_rests_until", "_soon", "_woke", "expects")
+    __slots__ = ("_rest", "_rests_until", "_soon", "_woke", "expects", "possible")
 
-    def __init__(self, possible: bool) -> None:
-        self.expects = False
-        self._possible = possible
+    def __init__(self) -> None:
+        self.possible = self.expects = False
         self._soon = False  # the last wait was short
         self._woke = 0.0  # when it ended
-        self._rest = REST
-        self._rests_until = 0.0
+        # With `expects` False and True: they are watched for so differently that one says nothing about the other.
+        self._rest = [REST, REST]
+        self._rests_until = [0.0, 0.0]
 
     def wait(self, poll: Callable[[float | None], T], timeout: float | None) -> T:
         """What `poll(timeout)` returns; where that may pay, `poll(0)` is asked before, until it tells something."""
         start = perf_counter()
-        if self._soon and timeout != 0 and start >= self._rests_until:
-            longest = LONGEST if self.expects else min(LONGEST, start - self._woke)
-            if polled := poll(0) or self._watch(poll, start, start + longest):
+        expects = self.expects
+        if self._soon and timeout != 0 and start >= self._rests_until[expects]:
+            longest = LONGEST if expects else min(LONGEST, start - self._woke)
+            if polled := poll(0) or self._watch(poll, expects, start, start + longest):
                 self._woke = perf_counter()
                 return polled
         polled = poll(timeout)
         self._woke = perf_counter()
-        self._soon = self._possible and bool(polled) and timeout != 0 and self._woke - start <= SHORT
+        self._soon = self.possible and bool(polled) and timeout != 0 and self._woke - start <= SHORT
         return polled
 
-    def _watch(self, poll: Callable[[float | None], T], start: float, end: float) -> T | None:
+    def _watch(self, poll: Callable[[float | None], T], expects: bool, start: float, end: float) -> T | None:
         # No lock: two that take their turn at the same moment do no harm, and neither does one that a fork has left
         # behind. The next one takes it away.
-        turn, last, rest = _turn, start, self._rest
+        turn, last, rest = _turn, start, self._rest[expects]
         if turn.watcher is None:
             turn.watcher = self
             try:
@@ -95,13 +94,13 @@ class Watch:
                         break
                     last = now
                     if polled := poll(0):
-                        self._rest = max(self._rest * FORGIVES, REST)
+                        self._rest[expects] = max(rest * FORGIVES, REST)
                         return polled
             finally:
                 if turn.watcher is self:
                     turn.watcher = None
         else:
             turn.watcher, rest = None, LONGEST_REST  # which tells the other
-        self._rests_until = last + rest
-        self._rest = min(rest * 4, LONGEST_REST)
+        self._rests_until[expects] = last + rest
+        self._rest[expects] = min(rest * 4, LONGEST_REST)
         return None

@@ -527,6 +527,19 @@ def test_messages_that_are_too_many_to_wait_are_read_later() -> None:
     assert read == [b""] * (MIB // 2) + ["last"]
 
 
+def test_reading_goes_on_however_much_waits_already() -> None:
+    fed = Fed()
+    fed.reader.items = [(PONG, b"")] * (3 * HIGH_WATER_ITEMS)
+    stream = encode(PONG, b"x") * 1000 + encode(TEXT) * 1000 + encode(PING) + encode(BINARY, fin=False)
+    more = fed.reader.feed(stream + encode(CONTINUATION))
+    for _ in range(10):
+        if not more:
+            break
+        more = fed.reader.feed(b"")
+    assert not more
+    assert len(fed.items) == 3 * HIGH_WATER_ITEMS + 2002
+
+
 @pytest.mark.parametrize("size", [1, 16_385, 100_000])
 def test_binary_messages_in_parts_are_bytes(size: int) -> None:
     data = os.urandom(size)

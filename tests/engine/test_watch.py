@@ -14,9 +14,10 @@ import bws
 from bws import _system
 from bws._engine import threaded
 from bws._engine import watch as watching
+from bws._engine.frames import LARGE_REST
 from bws._engine.watch import LONGEST, LONGEST_REST, LOOK, MOST, REST, SHORT, Watch
 from tests.conftest import TIMEOUT
-from tests.wire.frames import CLOSE, TEXT, frame
+from tests.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, frame
 from tests.wire.server import Connection, ScriptedServer
 
 WAKING = 50e-6  # s that it takes until a sleeping thread runs
@@ -70,9 +71,15 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
+def able() -> Watch:
+    watch = Watch()
+    watch.possible = True
+    return watch
+
+
 def expecting(world: World) -> Watch:
     """One whose last wait was short, and who expects an answer."""
-    watch = Watch(possible=True)
+    watch = able()
     watch.expects = True
     assert world.comes(watch, SOON) == (0, 1)
     return watch
@@ -93,7 +100,7 @@ def test_after_a_short_wait_the_next_one_is_watched(world: World, watch: Watch) 
 
 @pytest.mark.parametrize(("after", "looks"), [(SHORT - WAKING - 1e-6, True), (SHORT - WAKING + 1e-6, False)])
 def test_after_a_long_wait_the_next_one_is_not_watched(world: World, after: float, looks: bool) -> None:
-    watch = Watch(possible=True)
+    watch = able()
     watch.expects = True
     assert world.comes(watch, after) == (0, 1)
     assert (world.comes(watch, SOON)[0] > 0) is looks
@@ -115,8 +122,19 @@ def test_a_look_is_a_look(world: World, watch: Watch) -> None:
     assert world.now - start == pytest.approx(world.look)
 
 
+def test_what_follows_an_answer_does_not_keep_the_next_one_from_being_watched(world: World, watch: Watch) -> None:
+    for turn in range(200):
+        watch.expects = True
+        world.now += 8e-6
+        slept = world.comes(watch, 40e-6)[1]
+        assert not slept or turn < 3
+        watch.expects = False
+        world.now += 8e-6
+        world.comes(watch, 40e-6)
+
+
 def test_without_a_second_processor_nothing_is_watched(world: World) -> None:
-    watch = Watch(possible=False)
+    watch = Watch()
     watch.expects = True
     for _ in range(100):
         assert world.comes(watch, 0) == (0, 1)
@@ -137,7 +155,7 @@ def test_what_comes_by_itself_is_watched_for_as_long_as_the_thread_has_worked(wo
 @pytest.mark.parametrize("every", [30e-6, 60e-6, 80e-6, 95e-6, 140e-6, 250e-6])  # s
 @pytest.mark.parametrize("work", [3e-6, 10e-6, 25e-6])  # s
 def test_a_stream_that_nobody_asks_for_costs_at_most_twice_its_time(world: World, every: float, work: float) -> None:
-    watch = Watch(possible=True)
+    watch = able()
     for _ in range(30_000):
         world.now += work
         world.comes(watch, every - work)
@@ -267,7 +285,7 @@ def test_a_look_that_raises_leaves_no_watcher_behind(world: World, watch: Watch)
 
 
 def test_a_watcher_that_a_fork_has_left_behind_is_taken_away_once(world: World, watch: Watch) -> None:
-    watching._turn.watcher = Watch(possible=True)
+    watching._turn.watcher = able()
     assert world.comes(watch, SOON)[1] == 1
     world.now += LONGEST_REST
     world.comes(watch, 0)
@@ -281,7 +299,7 @@ def test_threads_that_would_watch_at_once_hear_of_all_that_comes() -> None:
 
     def talk(sock: socket.socket, begins: bool) -> None:
         waker = _system.Waker()
-        poller = _system.Poller(waker, Watch(possible=True).wait)
+        poller = _system.Poller(waker, able().wait)
         if begins:
             sock.send(b"x")
         for _ in range(2_500):
@@ -308,7 +326,7 @@ def test_threads_that_would_watch_at_once_hear_of_all_that_comes() -> None:
 def test_the_processors_that_this_process_may_use_are_counted(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(os, "process_cpu_count", lambda: count, raising=False)  # Python 3.13
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {7, 9} if count == 2 else {9})
-    assert _system.processors.__wrapped__() == count
+    assert _system.processors() == count
 
 
 def test_a_system_that_does_not_tell_its_processors_is_taken_to_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,45 +335,89 @@ def test_a_system_that_does_not_tell_its_processors_is_taken_to_have_one(monkeyp
 
     monkeypatch.setattr(os, "process_cpu_count", refused, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", refused, raising=False)
-    assert _system.processors.__wrapped__() == 1
+    assert _system.processors() == 1
 
 
 @pytest.mark.parametrize("processors", [1, 2])
-def test_a_round_trip_is_watched_where_there_are_two_processors(
+def test_answers_are_expected_and_watched_for_where_there_are_two_processors(
     monkeypatch: pytest.MonkeyPatch, processors: int
 ) -> None:
-    noted: list[tuple[bool, bool]] = []
+    last: list[tuple[bool, bool]] = []  # of the last wait
 
     class Noting(Watch):
         def wait(self, poll: Any, timeout: float | None) -> Any:
-            noted.append((self._possible, self.expects))
+            last[:] = [(self.possible, self.expects)]
             return super().wait(poll, timeout)
 
     monkeypatch.setattr(threaded, "Watch", Noting)
     monkeypatch.setattr(threaded, "processors", lambda: processors)
+    bound, silence = threading.Event(), 0.05  # s, so that the client waits
 
     def script(c: Connection) -> None:
+        c.wait_for(bound)
         c.handshake()
-        for _ in range(3):
-            assert c.read().payload == b"question"
-            c.send(frame(TEXT, "answer"))
+        for _ in range(2):
+            assert c.read_until(TEXT).payload == b"question"
+            answer = frame(TEXT, "answer")
+            for part in (frame(PING), answer[:4], answer[4:]):  # the answer is still to come
+                c.send(part)
+                c.pause(silence)
         c.send(frame(TEXT, "unasked"))
+        c.pause(silence)
+        c.send(frame(BINARY, bytes(LARGE_REST + 1)))
         c.read_until(CLOSE)
         c.close(1000)
 
     def on_message(evt: bws.events.MessageEvent) -> None:
-        got.append(evt.data)
-        if len(got) < 3:
+        noted.append((evt.data if isinstance(evt.data, str) else "large", *last))
+        if len(noted) == 1:
             ws.send("question")
-        elif len(got) == 4:
+        elif len(noted) == 4:
             ws.close()
 
-    got: list[str | bytes] = []
+    noted: list[Any] = []
     with ScriptedServer(script) as server:
         ws = bws.WebSocket(server.url)
         ws.bind("message", on_message)
         ws.bind("open", lambda evt: ws.send("question"))
+        bound.set()
         assert ws.wait_closed(TIMEOUT)
-    assert got == ["answer"] * 3 + ["unasked"]
-    assert {possible for possible, _ in noted} == {processors == 2}
-    assert {expects for _, expects in noted[:3]} == {True}
+    possible = processors == 2
+    assert noted == [
+        ("answer", (possible, True)),
+        ("answer", (possible, True)),
+        ("unasked", (possible, False)),
+        ("large", (possible, False)),
+    ]
+
+
+def test_a_pong_is_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    last: list[bool] = []
+
+    class Noting(Watch):
+        def wait(self, poll: Any, timeout: float | None) -> Any:
+            last[:] = [self.expects]
+            return super().wait(poll, timeout)
+
+    monkeypatch.setattr(threaded, "Watch", Noting)
+    noted: list[bool] = []
+    bound = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.wait_for(bound)
+        c.handshake()
+        c.pause(0.05)
+        c.send(frame(PONG, c.read_until(PING).payload))
+        c.read_until(CLOSE)
+        c.close(1000)
+
+    def on_pong(rtt: float) -> None:
+        noted.extend(last)
+        ws.close()
+
+    with ScriptedServer(script) as server:
+        ws = bws.WebSocket(server.url)
+        ws.bind("open", lambda evt: ws.ping(b"", on_pong))
+        bound.set()
+        assert ws.wait_closed(TIMEOUT)
+    assert noted == [True]

@@ -134,9 +134,11 @@ def test_a_handler_that_is_bound_when_the_drain_is_about_to_end_gets_what_is_hel
         if not ended:
             c.behave()
 
-    with ScriptedServer(script) as server:
+    gate = threading.Event()
+    with ScriptedServer(script, gate=gate) as server:
         ws = mode.open(server.url)
         monkeypatch.setattr(_delivery.Dispatched, "_next", bind_before)
+        gate.set()
         assert inbox.wait() == ["one"]
         mode.end()
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import bws
-from bws._engine import relief, threaded
+from bws._engine import frames, relief, threaded
 from bws._engine.buffers import BUFFERS, Buffers
 from bws._engine.frames import LARGE_BUFFER, LARGE_REST, FrameReader
 from tests.conftest import TIMEOUT, Mode, Play, Recorder
@@ -300,8 +300,42 @@ def test_where_much_comes_more_is_read_at_a_time(
         ws.bind("open", on_open)
         assert ws.wait_closed(TIMEOUT)
     assert got == messages
-    assert [read for read in reads if read][:2] == [4096, later]
+    assert 4096 in reads
     assert max(reads) == later
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+@pytest.mark.parametrize(
+    ("end", "closed"),
+    [
+        (close_frame(3000, "enough"), (3000, "enough", True)),
+        (b"", (1006, "", False)),
+        (frame(3), (1006, "", False)),
+    ],
+    ids=["close", "end of TCP", "violation"],
+)
+def test_what_is_read_later_as_too_much_waits_comes_before_the_end(
+    play: Play, monkeypatch: pytest.MonkeyPatch, blocked: bool, end: bytes, closed: tuple[int, str, bool]
+) -> None:
+    monkeypatch.setattr(frames, "_STEP", 1000)
+    monkeypatch.setattr(frames, "_TOO_MANY", 10)
+    monkeypatch.setattr(relief, "PATIENCE", 0.01)
+    ended = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.send(frame(TEXT, "x") * 5000 + end)
+        c.half_close()
+        ended.set()
+
+    def on_message(recorder: Recorder, _: object) -> None:
+        if blocked and len(recorder.data) == 1:
+            assert ended.wait(TIMEOUT)
+            threading.Event().wait(0.1)  # in which the relief thread reads
+
+    played = play(script, on={"message": on_message})
+    assert played.recorder.data == ["x"] * 5000
+    assert played.entries[-1] == ("close", 3, *closed)
 
 
 class Slow:
