@@ -94,7 +94,7 @@ def socket_error(code: int) -> OSError:
 
 
 def processors() -> int:
-    """How many this thread may use; 1 where the system does not tell."""
+    """How many this thread may use, and those that it starts; 1 where the system does not tell."""
     with contextlib.suppress(OSError):
         if sys.version_info >= (3, 13):
             return os.process_cpu_count() or 1

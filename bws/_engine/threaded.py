@@ -154,6 +154,7 @@ class ThreadedEngine:
     def start(self) -> None:
         if sys.is_finalizing():  # Python before 3.12 would wait for ever for a thread that never runs
             raise RuntimeError("can't create new thread at interpreter shutdown")
+        self._watch.possible = processors() > 1  # its thread inherits that
         try:
             self._thread.start()
         except RuntimeError as exc:
@@ -340,7 +341,6 @@ class ThreadedEngine:
 
     def receive(self) -> None:
         """See `wrap.Connection`: poll, receive, deliver, until the end is known."""
-        self._watch.possible = processors() > 1
         poller = Poller(self._waker, self._watch.wait)
         self._io.acquire()
         try:
