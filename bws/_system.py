@@ -25,6 +25,7 @@ __all__ = [
     "Condition",
     "Poller",
     "Waker",
+    "acknowledge_now",
     "acknowledged",
     "capped",
     "close_descriptor",
@@ -65,18 +66,33 @@ def _keepalive() -> list[tuple[int, int, int]]:
 KEEPALIVE = _keepalive()
 
 
-def stop_pacing(sock: socket.socket) -> None:
+def stop_pacing(sock: socket.socket) -> bool:
     """Have Linux send at once what goes to a server on this machine.
 
     BBR, where that is the system's congestion control, spreads what is sent over time. Between two ends of one machine
     that takes a timer for each write, several times as long as the write itself, and there is no network to spare.
+
+    Returns:
+        Whether it was so, and what the server sends is spread, too, as far as one can tell.
     """
     option = getattr(socket, "TCP_CONGESTION", None)
     here, there = sock.getsockname()[0], sock.getpeername()[0]
     if option is None or not (here == there or (here.startswith("127.") and there.startswith("127."))):
-        return
-    if sock.getsockopt(socket.IPPROTO_TCP, option, 16).startswith(b"bbr"):
+        return False
+    paced = sock.getsockopt(socket.IPPROTO_TCP, option, 16).startswith(b"bbr")
+    if paced:
         sock.setsockopt(socket.IPPROTO_TCP, option, b"reno")  # every Linux has it
+    return paced
+
+
+def acknowledge_now(sock: socket.socket) -> None:
+    """Have Linux say at once, and not with the next segment, that what was read has come.
+
+    On the loopback interface a segment has up to 64 KiB, so that is half of them; and BBR at the other end paces what
+    it sends by what it hears.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def capped(seconds: float) -> float:

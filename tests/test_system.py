@@ -20,6 +20,7 @@ import pytest
 
 from bws import _system
 from bws._engine import tcp
+from bws._engine.wire import Stream
 from tests.conftest import TIMEOUT, run_python
 from tests.interrupt import Interrupt, Interruption, everywhere
 
@@ -173,27 +174,59 @@ def test_only_to_this_machine_nothing_is_paced(
 ) -> None:
     monkeypatch.setattr(socket, "TCP_CONGESTION", 13, raising=False)
     sock: Any = Tcp(before, here, there)
-    _system.stop_pacing(sock)
+    assert _system.stop_pacing(sock) is (before != after)
     assert sock.control == after
 
 
 def test_without_a_choice_of_congestion_controls_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(socket, "TCP_CONGESTION", raising=False)
     sock: Any = Tcp(b"bbr", "::1", "::1")
-    _system.stop_pacing(sock)
+    assert not _system.stop_pacing(sock)
     assert sock.asked == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux has this option")
 def test_a_connection_to_this_machine_is_not_paced() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+    with socket.create_server(("127.0.0.1", 0)) as server, Stream() as client:
+        client.connect(server.getsockname())
         with contextlib.suppress(OSError):
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")  # if there is one
         before = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
         tcp.tune(client)
         after = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
         assert after.rstrip(b"\0") == (b"reno" if before.startswith(b"bbr") else before.rstrip(b"\0"))
+        assert client.paced is before.startswith(b"bbr")
         assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has this option")
+def test_what_was_read_is_acknowledged_at_once_when_asked() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        peer = server.accept()[0]
+        with peer:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+            left = 0
+            while not left:  # until Linux puts it off, for 40 ms at most
+                peer.send(b"x")
+                assert client.recv(1) == b"x"
+                left = _system.acknowledged(peer)[1]
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+            peer.send(b"x")
+            assert client.recv(1) == b"x"
+            _system.acknowledge_now(client)
+            assert _system.acknowledged(peer)[1] == 0
+
+
+def test_who_cannot_acknowledge_at_once_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        _system.acknowledge_now(one)  # it may be no TCP
+    monkeypatch.delattr(socket, "TCP_QUICKACK", raising=False)
+    _system.acknowledge_now(pair[0])
+    pair[0].send(b"still there")
+    assert pair[1].recv(20) == b"still there"
 
 
 # -- the poller

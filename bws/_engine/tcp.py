@@ -64,7 +64,7 @@ def connect(host: str, port: int, patience: Patience) -> socket.socket:
     where = f"host {host!r} port {port}"
     patience.stage = f"connecting to {where}"
     errors: list[OSError] = []
-    trying: dict[socket.socket, Any] = {}
+    trying: dict[Stream, Any] = {}
     selector = getattr(selectors, "PollSelector", selectors.SelectSelector)()  # neither takes a descriptor
     selector.register(patience.waker, selectors.EVENT_READ)
     try:
@@ -87,7 +87,7 @@ def connect(host: str, port: int, patience: Patience) -> socket.socket:
             sock.close()
 
 
-def _begin(info: _Info, errors: list[OSError]) -> socket.socket | None:
+def _begin(info: _Info, errors: list[OSError]) -> Stream | None:
     """Start to connect to one address."""
     family, kind, proto, _, address = info
     sock = None
@@ -107,18 +107,18 @@ def _begin(info: _Info, errors: list[OSError]) -> socket.socket | None:
 
 def _first_connected(
     selector: selectors.BaseSelector,
-    trying: dict[socket.socket, Any],
+    trying: dict[Stream, Any],
     errors: list[OSError],
     patience: Patience,
     limit: float | None,
-) -> socket.socket | None:
+) -> Stream | None:
     """The first socket that is connected; None when one failed, or after `limit` seconds."""
     end = None if limit is None else time.monotonic() + limit
     while True:
         limits = [patience.left(), None if end is None else max(0.0, end - time.monotonic())]
         wanted = [capped(seconds) for seconds in limits if seconds is not None]
         ready = selector.select(min(wanted) if wanted else None)
-        socks = [key.fileobj for key, _ in ready if isinstance(key.fileobj, socket.socket)]
+        socks = [key.fileobj for key, _ in ready if isinstance(key.fileobj, Stream)]
         if len(socks) < len(ready):
             patience.waker.clear()
         elif not ready and end is not None and time.monotonic() >= end:
@@ -146,11 +146,11 @@ def _to_itself(sock: socket.socket) -> bool:
         return True  # it is gone again
 
 
-def tune(sock: socket.socket) -> None:
+def tune(sock: Stream) -> None:
     """No delay for small frames, none on this machine; TCP's own keepalive ends a half-open connection."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with contextlib.suppress(OSError):
-        stop_pacing(sock)
+        sock.paced = stop_pacing(sock)
     for option in KEEPALIVE:
         with contextlib.suppress(OSError):
             sock.setsockopt(*option)

@@ -14,7 +14,16 @@ from collections.abc import Callable
 
 from .._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS, Settings
 from .._state import Ending
-from .._system import Poller, Waker, close_descriptor, forget_at_fork, importing, keep_freed_memory, processors
+from .._system import (
+    Poller,
+    Waker,
+    acknowledge_now,
+    close_descriptor,
+    forget_at_fork,
+    importing,
+    keep_freed_memory,
+    processors,
+)
 from .._text import brief, printable
 from ..errors import ProtocolError
 from . import handshake
@@ -28,7 +37,7 @@ from .patience import Aborted, Patience, explained, read, write
 from .relief import dismiss, hire
 from .trail import Trail
 from .watch import Watch
-from .wire import wire_of
+from .wire import Stream, wire_of
 
 __all__ = ["ThreadedEngine"]
 
@@ -57,6 +66,7 @@ class ThreadedEngine:
     __slots__ = (
         "__weakref__",
         "_accepted",
+        "_acknowledges",
         "_arrivals",
         "_calm",
         "_changed",
@@ -108,6 +118,7 @@ class ThreadedEngine:
         self._sock: socket.socket | None = None
         self._patience: Patience | None = None  # while connecting
         self._tls = False
+        self._acknowledges = False  # whether large messages come sooner when reads are acknowledged at once
         self._unread = False  # whether the reader has more than it has read, see FrameReader.feed
         self._next_read = RECEIVE  # bytes that the next recv() may bring
         self._polls_write = False  # whether the thread, when it waits, waits until the socket is writable, too
@@ -333,6 +344,7 @@ class ThreadedEngine:
             self._reader = FrameReader(self._settings.max_size, self._control, Inflater(agreed.deflate))
             deflater = Deflater(agreed.deflate)
         assert self._sock is not None
+        self._acknowledges = isinstance(self._sock, Stream) and self._sock.paced
         keep_freed_memory()
         self._outbox.open(wire_of(self._sock), deflater)
         if self._settings.ping_interval is not None:
@@ -537,7 +549,9 @@ class ThreadedEngine:
                 self._next_read = RECEIVE
             else:
                 count = len(reader.items)
-                self._next_read = HUGE if count and 1024 < size // count < 32 * 1024 else LARGE
+                self._next_read = HUGE if count and 1024 < size // count < MUCH else LARGE
+                if self._acknowledges and count * MUCH <= size:
+                    acknowledge_now(sock)
             left -= 1
             if reader.items or not (reader.left and left) or self._violation is not None or reader.inflating:
                 return  # some bytes take a thousand times as long to inflate as to read

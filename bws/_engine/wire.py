@@ -37,9 +37,12 @@ class Stream(socket.socket):
     """A TCP socket that is a wire: C alone runs in its operators.
 
     Who replaces `socket.socket` or its methods after this was imported does not reach it.
+
+    Attributes:
+        paced: Whether the server is on this machine, and what it sends is spread over time; see `stop_pacing`.
     """
 
-    __slots__ = ()
+    paced = False
     gathers = hasattr(socket.socket, "sendmsg")  # not on Windows
     __lshift__ = socket.socket.send
     __matmul__ = getattr(socket.socket, "sendmsg", _refuse)

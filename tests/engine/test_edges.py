@@ -17,8 +17,9 @@ import pytest
 
 import bws
 from bws import _target
+from bws._engine import tcp, threaded
 from tests.conftest import TIMEOUT, Mode, Recorder, is_open, run_python, settle
-from tests.wire.frames import CLOSE, PING, TEXT, close_frame, frame
+from tests.wire.frames import BINARY, CLOSE, PING, TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
 
 Call = Callable[[], None]
@@ -459,3 +460,26 @@ def test_what_the_system_did_not_take_goes_out_whenever_the_thread_has_looked_fo
                 assert time.monotonic() < end, f"after {waited}"
                 time.sleep(0.000_01)
     assert waited == 2_000
+
+
+@pytest.mark.parametrize(
+    ("paced", "size", "secure", "expected"),
+    [
+        (True, 65_536, False, True),
+        (True, 100, False, False),
+        (False, 65_536, False, False),
+        (True, 65_536, True, False),
+    ],
+)
+def test_large_messages_of_a_server_that_paces_are_acknowledged_at_once(
+    paced: bool, size: int, secure: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = (frame(BINARY, bytes(size)) * (4 * 1024 * 1024 // size)) + close_frame(1000)
+    asked: list[object] = []
+    monkeypatch.setattr(tcp, "stop_pacing", lambda sock: paced)
+    monkeypatch.setattr(threaded, "acknowledge_now", asked.append)
+    with ScriptedServer(lambda c: c.handshake(then=data), tls=["127.0.0.1"] if secure else ()) as server:
+        recorder = Recorder(bws.WebSocket(server.url, ssl=server.ssl_context if secure else None))
+        assert recorder.closed()[-1] == ("close", 3, 1000, "", True)
+    assert len(recorder.data) == 4 * 1024 * 1024 // size
+    assert bool(asked) is expected
