@@ -86,10 +86,10 @@ def stop_pacing(sock: socket.socket) -> bool:
 
 
 def acknowledge_now(sock: socket.socket) -> None:
-    """Have Linux say at once, and not with the next segment, that what was read has come.
+    """Have Linux acknowledge what was read at once, and not with the next segment.
 
-    On the loopback interface a segment has up to 64 KiB, so that is half of them; and BBR at the other end paces what
-    it sends by what it hears.
+    On the loopback interface a segment has up to 64 KiB, so every other read would wait for that; and BBR at the other
+    end paces what it sends by what it hears. The option does not last: it is for what was read just now.
     """
     with contextlib.suppress(AttributeError, OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

@@ -31,6 +31,7 @@ def relayed(tls: socket.socket) -> Stream:
     near, far = socket.socketpair()
     try:
         near = Stream(fileno=near.detach())
+        near.paced = False
         near.setblocking(False)
         far.setblocking(False)
         relay = _Relay(tls, far)

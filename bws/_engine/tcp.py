@@ -149,6 +149,7 @@ def _to_itself(sock: socket.socket) -> bool:
 def tune(sock: Stream) -> None:
     """No delay for small frames, none on this machine; TCP's own keepalive ends a half-open connection."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.paced = False
     with contextlib.suppress(OSError):
         sock.paced = stop_pacing(sock)
     for option in KEEPALIVE:

@@ -42,7 +42,8 @@ class Stream(socket.socket):
         paced: Whether the server is on this machine, and what it sends is spread over time; see `stop_pacing`.
     """
 
-    paced = False
+    __slots__ = ("paced",)
+    paced: bool
     gathers = hasattr(socket.socket, "sendmsg")  # not on Windows
     __lshift__ = socket.socket.send
     __matmul__ = getattr(socket.socket, "sendmsg", _refuse)

@@ -478,6 +478,7 @@ def test_large_messages_of_a_server_that_paces_are_acknowledged_at_once(
     asked: list[object] = []
     monkeypatch.setattr(tcp, "stop_pacing", lambda sock: paced)
     monkeypatch.setattr(threaded, "acknowledge_now", asked.append)
+    monkeypatch.setattr(threaded, "MUCH", 1024)  # which a single read brings, of TLS and on every system
     with ScriptedServer(lambda c: c.handshake(then=data), tls=["127.0.0.1"] if secure else ()) as server:
         recorder = Recorder(bws.WebSocket(server.url, ssl=server.ssl_context if secure else None))
         assert recorder.closed()[-1] == ("close", 3, 1000, "", True)
