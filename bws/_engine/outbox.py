@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 from .._system import Condition, held_here
 from .deflate import Deflater
 from .frames import CLOSE, PONG, SMALL_HEADS, Payload, frame, head, mask, masking_keys
+from .tls_stream import TlsStream
 from .wire import NOWHERE, TlsWire, Wire
 
 __all__ = ["WOULD_BLOCK", "Outbox"]
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError)
-TLS_PIECE = 64 * 1024  # bytes: SSL_write tells all or nothing, and must be called again with the same bytes
+TLS_PIECE = 65 * 1024  # bytes: SSL_write tells all or nothing, and must be called again with the same bytes
 CHUNK = 1024 * 1024  # bytes masked and sent at a time, past the empty queue
 PIECE = 256 * 1024  # and from the queue: of more, the first has left the processor's cache before it is sent
 APART = 16 * 1024  # bytes of payload from which copying it behind its header costs more than a list of both
@@ -85,7 +86,7 @@ class Outbox:
         self._key = masking_keys().__next__
         self._wire: Wire = NOWHERE
         self._over = False  # the wire was there, and is gone
-        self._tls: TlsWire | None = None  # the wire, when it is one of TLS
+        self._tls: TlsStream | TlsWire | None = None  # the wire, when it is one of TLS
         self._piece = PIECE
         self._deflater: Deflater | None = None
         self._unsure = False  # whether the peer may not get what the deflater refers to
@@ -97,7 +98,7 @@ class Outbox:
         """The opening handshake is done: `wire` is a non-blocking socket, or TLS on one."""
         with self.lock:
             self._wire, self._deflater = wire, deflater
-            if isinstance(wire, TlsWire):
+            if isinstance(wire, (TlsStream, TlsWire)):
                 self._tls = wire
                 self._piece = TLS_PIECE
             if deflater is None:

@@ -35,6 +35,7 @@ from .interface import CloseFrame, Item, Listener, Opened, Pong
 from .outbox import WOULD_BLOCK, Outbox
 from .patience import Aborted, Patience, explained, read, write
 from .relief import dismiss, hire
+from .tls_stream import TlsStream
 from .trail import Trail
 from .watch import Watch
 from .wire import Stream, wire_of
@@ -304,7 +305,7 @@ class ThreadedEngine:
             patience = Patience(self._waker, lambda: self._stop, self._settings.open_timeout)
             self._patience = patience
             sock = connect(self._settings, patience)
-            self._tls = isinstance(sock, ssl.SSLSocket)
+            self._tls = isinstance(sock, (ssl.SSLSocket, TlsStream))
             self._sock, self._patience = sock, None
             wrap.run(self, patience)
         except BaseException as exc:
@@ -479,7 +480,7 @@ class ThreadedEngine:
     def _buffered(self) -> bool:
         """Whether TLS has decrypted more than was asked for: poll does not tell."""
         with self._outbox.lock:
-            return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
+            return isinstance(self._sock, (ssl.SSLSocket, TlsStream)) and self._sock.pending() > 0
 
     def service(self, readable: bool, writable: bool) -> None:
         """See `relief.Relieved`."""
@@ -532,7 +533,7 @@ class ThreadedEngine:
             try:
                 if self._tls:
                     with self._outbox.lock:
-                        data = sock.recv(RECEIVE)
+                        data = sock.recv(self._next_read)
                     self._write_to_read = False
                 else:
                     data = sock.recv(self._next_read)

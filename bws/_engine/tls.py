@@ -7,6 +7,8 @@ import socket
 import ssl
 
 from .patience import Aborted, Patience, explained
+from .tls_stream import TlsStream
+from .wire import Stream
 
 __all__ = ["secure"]
 
@@ -25,7 +27,9 @@ def default_context() -> ssl.SSLContext:
     return _default_context
 
 
-def secure(sock: socket.socket, host: str, context: ssl.SSLContext | None, patience: Patience) -> ssl.SSLSocket:
+def secure(
+    sock: socket.socket, host: str, context: ssl.SSLContext | None, patience: Patience
+) -> TlsStream | ssl.SSLSocket:
     """Speak TLS with `host` over a connected socket, which belongs to the result from now on.
 
     Raises:
@@ -36,13 +40,16 @@ def secure(sock: socket.socket, host: str, context: ssl.SSLContext | None, patie
     patience.stage = f"TLS handshake with host {host!r}"
     if context is None:
         context = default_context()
-    tls = None
+    tls: TlsStream | ssl.SSLSocket | None = None
     try:
-        tls = _wrap(sock, host, context, patience)
+        if isinstance(sock, Stream) and _works_in_memory(context):
+            tls = _in_memory(sock, host, context)
+        else:
+            tls = _wrap(sock, host, context, patience)
+            if not isinstance(tls, ssl.SSLSocket):
+                raise ssl.SSLError(1, f"{type(context).__name__}.wrap_socket() made no ssl.SSLSocket")
+            tls.setblocking(False)
         patience.socks.append(tls)
-        if not isinstance(tls, ssl.SSLSocket):
-            raise ssl.SSLError(1, f"{type(context).__name__}.wrap_socket() made no ssl.SSLSocket")
-        tls.setblocking(False)
         _shake_hands(tls, patience)
         return tls
     except BaseException as exc:
@@ -58,7 +65,7 @@ def secure(sock: socket.socket, host: str, context: ssl.SSLContext | None, patie
         raise
 
 
-def _shake_hands(tls: ssl.SSLSocket, patience: Patience) -> None:
+def _shake_hands(tls: TlsStream | ssl.SSLSocket, patience: Patience) -> None:
     while True:
         try:
             return tls.do_handshake()
@@ -66,6 +73,31 @@ def _shake_hands(tls: ssl.SSLSocket, patience: Patience) -> None:
             patience.wait(tls, read=True)
         except ssl.SSLWantWriteError:
             patience.wait(tls, write=True)
+
+
+def _in_memory(sock: Stream, host: str, context: ssl.SSLContext) -> TlsStream:
+    try:
+        return TlsStream(sock, context, host)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _works_in_memory(context: ssl.SSLContext) -> bool:
+    """Whether nobody has a say in it who would be asked for a socket: his own class may verify the certificate."""
+    # Not compared with ssl.SSLContext, which truststore.inject_into_ssl() replaces.
+    makes = type(context)
+    if makes.wrap_socket.__module__ == makes.wrap_bio.__module__ == "ssl":
+        return context.sslsocket_class is ssl.SSLSocket and context.sslobject_class is ssl.SSLObject
+    inner = getattr(context, "_ctx", None)
+    return _of_truststore(makes) and all(
+        _of_truststore(getattr(inner, name, ssl.SSLSocket).do_handshake)
+        for name in ("sslsocket_class", "sslobject_class")
+    )
+
+
+def _of_truststore(thing: object) -> bool:
+    return str(getattr(thing, "__module__", "")).partition(".")[0] == "truststore"
 
 
 def _wrap(sock: socket.socket, host: str, context: ssl.SSLContext, patience: Patience) -> ssl.SSLSocket:

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-__all__ = ["NOWHERE", "Stream", "TlsWire", "Wire", "wire_of"]
+__all__ = ["NOWHERE", "Stream", "TlsWire", "Wire", "refuse", "wire_of"]
 
 
 class Wire(Protocol):
@@ -29,7 +29,7 @@ class Wire(Protocol):
         """Write several buffers, where it gathers; how many bytes were taken."""
 
 
-def _refuse(wire: Wire, pieces: Sequence[bytes | memoryview], /) -> int:
+def refuse(wire: Wire, pieces: Sequence[bytes | memoryview], /) -> int:
     raise TypeError(f"{wire!r} takes one buffer at a time")
 
 
@@ -46,7 +46,7 @@ class Stream(socket.socket):
     paced: bool
     gathers = hasattr(socket.socket, "sendmsg")  # not on Windows
     __lshift__ = socket.socket.send
-    __matmul__ = getattr(socket.socket, "sendmsg", _refuse)
+    __matmul__ = getattr(socket.socket, "sendmsg", refuse)
 
 
 class TlsWire:
@@ -81,7 +81,7 @@ class TlsWire:
         self.torn = False
         return taken
 
-    __matmul__ = _refuse
+    __matmul__ = refuse
 
 
 class _Nowhere:

@@ -1,0 +1,238 @@
+"""TLS over a TCP connection, with memory between both: many records for each call of the system, in both directions."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+
+from .wire import Stream, refuse
+
+__all__ = ["TlsStream"]
+
+RECORD = 16 * 1024  # bytes of plain text in a record at most (RFC 8446 section 5.1)
+SLICE = 32 * 1024  # bytes given to OpenSSL at a time, which keeps a buffer of that size for as long as the connection
+MOST = 256 * 1024  # bytes read in one call: whoever holds the lock keeps senders waiting
+NOTHING = memoryview(b"")
+ALL = (-1,)  # arguments of MemoryBIO.read()
+
+
+class TlsStream(Stream):
+    """A non-blocking socket that speaks TLS, and a wire.
+
+    An `ssl.SSLSocket` asks the system twice for each record that it reads, of 16 KiB, and once for each that it writes;
+    and when a signal handler raises inside its write, nobody can tell what was written. Here all of `data` is encrypted
+    in memory, and what the system has taken of that is known; see the module `wire`.
+
+    Not thread-safe, but for `told` and the methods of `socket.socket`: one thread at a time, with the outbox's lock.
+
+    Args:
+        sock: A connected, non-blocking socket. It is emptied: its descriptor belongs to the new object.
+        context: What has a `wrap_bio`.
+        host: Whom the certificate has to name.
+
+    Attributes:
+        torn: False: it is always known what was written.
+        told: What the last write raised, if that is the network's or TLS' own and no signal handler's.
+    """
+
+    __slots__ = (
+        "_encrypted", "_error", "_gone", "_incoming", "_more", "_outgoing", "_output", "_raw", "_read", "_taken",
+        "_tls", "_write", "told",
+    )  # fmt: skip
+    gathers = False
+    torn = False
+    __matmul__ = refuse
+    __rshift__ = socket.socket.send  # past TLS
+
+    def __init__(self, sock: Stream, context: ssl.SSLContext, host: str) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        # SSLObject's methods are Python around these: an interruption in there would lose the result.
+        inner = getattr(self._tls, "_sslobj", self._tls)
+        self._read, self._write, self._output = inner.read, inner.write, self._outgoing.read
+        self._raw = NOTHING  # what was read, and OpenSSL has not got yet
+        self._error: OSError | None = None  # of the record behind what the last recv() has returned
+        self._more = False  # whether recv() may have something without the system's having anything
+        self._taken = 0  # bytes of plain text that were encrypted, and are not all out; they are given again
+        self._encrypted, self._gone = b"", 0  # what is on its way to the system, and how many bytes of it are out
+        self.told: OSError | None = None
+        super().__init__(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        self.paced = False  # as far as that counts: TLS takes more time than is lost by it
+        self.setblocking(False)
+
+    def do_handshake(self) -> None:
+        """A part of the handshake, or all of it, which includes verifying the certificate.
+
+        Raises:
+            ssl.SSLWantReadError, ssl.SSLWantWriteError: To be called again when the socket is readable, or writable.
+        """
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._answer()
+                self._fill(RECORD)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._answer()  # an alert, which says why
+                raise
+            else:
+                self._answer()
+                return
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """All that one call of the system brings, of about `size` bytes; nothing at the end of TLS, or of TCP.
+
+        Raises:
+            ssl.SSLWantReadError, ssl.SSLWantWriteError: To be called again when the socket is readable, or writable.
+            OSError: What had come before has been returned.
+        """
+        if self._error is not None:
+            raise self._error
+        size = min(size, MOST)
+        parts: list[bytes] = []
+        self._more = True
+        while True:
+            try:
+                data = self._read(RECORD)
+            except ssl.SSLWantReadError:
+                if self._raw:
+                    self._feed()
+                elif parts:
+                    self._more = False
+                    break
+                else:
+                    self._answer()
+                    self._more = False
+                    self._fill(size)
+                    self._more = True
+            except OSError as exc:
+                with contextlib.suppress(OSError):
+                    self._answer()
+                if isinstance(exc, ssl.SSLEOFError):
+                    break  # the end of TCP without the end of TLS: WebSocket has an end of its own
+                if not parts:
+                    raise
+                self._error = exc.with_traceback(None)
+                break
+            else:
+                if not data:
+                    break
+                parts.append(data)
+        if self._unsent():
+            with contextlib.suppress(OSError):  # the next call, which _more makes sure of, tells
+                self._more = True
+                self._answer()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def pending(self) -> int:
+        """Whether recv() may have something when the system has nothing."""
+        return self._more
+
+    def send(self, data: bytes | memoryview, flags: int = 0, /) -> int:  # type: ignore[override]
+        """As `<<`."""
+        return self << data
+
+    def __lshift__(self, data: bytes | memoryview, /) -> int:  # type: ignore[override]
+        """Write all of `data`; how many bytes were taken.
+
+        Raises:
+            BlockingIOError: The system has not taken all. To be called again with the same data, to which more may have
+                been added; it is not encrypted again.
+            ssl.SSLWantReadError: TLS has to read something first. To be called again likewise.
+        """
+        if not self._taken:
+            if self._encrypted:
+                self._flush()  # what TLS itself has to say comes first
+            writing = map(self._write, (data,))
+            try:
+                # One instruction writes and unpacks the result.
+                (self._taken,) = writing
+            except BaseException as exc:
+                if isinstance(exc, ssl.SSLWantReadError):
+                    with contextlib.suppress(OSError):
+                        self._answer()
+                elif not isinstance(exc, ssl.SSLError) and self._outgoing.pending:
+                    self._taken = len(data)  # a signal handler raised when that was done
+                self._tell(exc)
+                raise
+            # _flush() for nearly all writes.
+            reading = map(self._output, ALL)
+            (self._encrypted,) = reading
+            try:
+                self._gone = self >> self._encrypted
+            except BaseException as exc:
+                self._tell(exc)
+                raise
+            if self._gone == len(self._encrypted):
+                self._encrypted, self._gone = b"", 0
+                taken, self._taken = self._taken, 0
+                return taken
+        self._flush()
+        taken, self._taken = self._taken, 0
+        return taken
+
+    def _unsent(self) -> bool:
+        """Whether something is encrypted that the system has not taken."""
+        return self._encrypted != b"" or self._outgoing.pending > 0
+
+    def _answer(self) -> None:
+        """Send what TLS itself has to say, such as a new key.
+
+        Raises:
+            ssl.SSLWantWriteError: The system has not taken all.
+        """
+        try:
+            self._flush()
+        except BlockingIOError:
+            raise ssl.SSLWantWriteError(ssl.SSL_ERROR_WANT_WRITE, "the system takes no more") from None
+        except OSError:
+            pass  # the peer takes nothing any more; what it has sent says why
+        finally:
+            self.told = None
+
+    def _flush(self) -> None:
+        """Give the system what is encrypted.
+
+        Raises:
+            BlockingIOError: It has not taken all.
+        """
+        while self._encrypted or self._outgoing.pending:
+            if not self._encrypted:
+                reading = map(self._output, ALL)
+                (self._encrypted,) = reading
+            left = memoryview(self._encrypted)[self._gone :]
+            try:
+                self._gone += self >> left
+            except BaseException as exc:
+                self._tell(exc)
+                raise
+            if self._gone == len(self._encrypted):
+                # Python does not look for signals before both are stored.
+                self._encrypted, self._gone = b"", 0
+
+    def _tell(self, error: BaseException) -> None:
+        # What came through another frame of Python is a signal handler's, TimeoutError for example.
+        if isinstance(error, OSError) and error.__traceback__ is not None and error.__traceback__.tb_next is None:
+            self.told = error
+
+    def _fill(self, size: int) -> None:
+        """Give OpenSSL what the system has.
+
+        Raises:
+            ssl.SSLWantReadError: That is nothing.
+        """
+        try:
+            data = socket.socket.recv(self, max(size, 2 * RECORD))
+        except BlockingIOError:
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "the system has nothing") from None
+        if data:
+            self._raw = memoryview(data)
+            self._feed()
+        else:
+            self._incoming.write_eof()
+
+    def _feed(self) -> None:
+        self._incoming.write(self._raw[:SLICE])
+        self._raw = self._raw[SLICE:] if len(self._raw) > SLICE else NOTHING
