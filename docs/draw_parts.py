@@ -42,7 +42,7 @@ class Arrow:
 ENGINE = (
     "_engine.threaded", "_engine.wrap", "_engine.connect", "_engine.patience", "_engine.tcp", "_engine.proxies",
     "_engine.relay", "_engine.tls", "_engine.handshake", "_engine.frames", "_engine.outbox", "_engine.wire",
-    "_engine.deflate", "_engine.relief", "_engine.trail", "_engine.buffers", "_engine.watch",
+    "_engine.deflate", "_engine.relief", "_engine.trail", "_engine.buffers", "_engine.watch", "_engine.tls_stream",
 )  # fmt: skip
 
 PARTS = [

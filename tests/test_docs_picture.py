@@ -77,6 +77,6 @@ def test_the_pictures_are_those_that_the_program_draws(theme: str) -> None:
 def test_the_picture_names_the_files_of_the_engine() -> None:
     shown = set(re.findall(r">(\w+)</text>", draw("light")))
     engine = {module.rpartition(".")[2] for module in IMPORTS if part_of(module) == "engine"}
-    inside_connect = {"patience", "tcp", "proxies", "relay", "tls"}
+    inside_connect = {"patience", "tcp", "proxies", "relay", "tls", "tls_stream"}
     beside_the_outbox, beside_the_loop = {"trail"}, {"watch"}
     assert engine - shown - {"threaded"} == inside_connect | beside_the_outbox | beside_the_loop

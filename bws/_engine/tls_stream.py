@@ -71,7 +71,6 @@ class TlsStream(Stream):
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
-                self._answer()
                 self._fill(RECORD)
             except BaseException:
                 with contextlib.suppress(OSError):
@@ -79,6 +78,7 @@ class TlsStream(Stream):
                 raise
             else:
                 self._answer()
+                self._more = True
                 return
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
@@ -91,8 +91,9 @@ class TlsStream(Stream):
         if self._error is not None:
             raise self._error
         size = min(size, MOST)
+        if not self._more:
+            self._fill(size)
         parts: list[bytes] = []
-        self._more = True
         while True:
             try:
                 data = self._read(RECORD)
@@ -102,11 +103,8 @@ class TlsStream(Stream):
                 elif parts:
                     self._more = False
                     break
-                else:
-                    self._answer()
-                    self._more = False
+                else:  # it was a part of a record, or something of TLS alone
                     self._fill(size)
-                    self._more = True
             except OSError as exc:
                 with contextlib.suppress(OSError):
                     self._answer()
@@ -120,10 +118,16 @@ class TlsStream(Stream):
                 if not data:
                     break
                 parts.append(data)
-        if self._unsent():
-            with contextlib.suppress(OSError):  # the next call, which _more makes sure of, tells
-                self._more = True
+                if not self._incoming.pending:  # else OpenSSL would have to tell, which takes longer
+                    if not self._raw:
+                        self._more = False
+                        break
+                    self._feed()
+        if self._encrypted or self._outgoing.pending:
+            try:
                 self._answer()
+            except OSError:
+                self._more = True  # so that the next call tells
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def pending(self) -> int:
@@ -173,20 +177,17 @@ class TlsStream(Stream):
         taken, self._taken = self._taken, 0
         return taken
 
-    def _unsent(self) -> bool:
-        """Whether something is encrypted that the system has not taken."""
-        return self._encrypted != b"" or self._outgoing.pending > 0
-
     def _answer(self) -> None:
         """Send what TLS itself has to say, such as a new key.
 
         Raises:
-            ssl.SSLWantWriteError: The system has not taken all.
+            ssl.SSLWantWriteError: The system has not taken all, and nobody has data that is to be given again.
         """
         try:
             self._flush()
         except BlockingIOError:
-            raise ssl.SSLWantWriteError(ssl.SSL_ERROR_WANT_WRITE, "the system takes no more") from None
+            if not self._taken:
+                raise ssl.SSLWantWriteError(ssl.SSL_ERROR_WANT_WRITE, "the system takes no more") from None
         except OSError:
             pass  # the peer takes nothing any more; what it has sent says why
         finally:
@@ -218,15 +219,20 @@ class TlsStream(Stream):
             self.told = error
 
     def _fill(self, size: int) -> None:
-        """Give OpenSSL what the system has.
+        """Give OpenSSL what the system has, when it wants more.
 
         Raises:
             ssl.SSLWantReadError: That is nothing.
+            ssl.SSLWantWriteError: As `_answer`, which comes first: the peer may wait for it.
         """
+        self._more = False
+        if self._encrypted or self._outgoing.pending:
+            self._answer()
         try:
             data = socket.socket.recv(self, max(size, 2 * RECORD))
         except BlockingIOError:
             raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "the system has nothing") from None
+        self._more = True
         if data:
             self._raw = memoryview(data)
             self._feed()

@@ -41,8 +41,16 @@ def disarm():
         except Interruption:
             pass
 
-url, authority, wanted = sys.argv[1], sys.argv[2], int(sys.argv[3])
-ws = bws.WebSocket(url, ssl=ssl.create_default_context(cadata=authority) if authority else None)
+class OfAnotherMake(ssl.SSLContext):
+    def wrap_socket(self, *args, **options):
+        return super().wrap_socket(*args, **options)
+
+url, authority, wanted, own = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]
+context = None
+if authority:
+    context = (OfAnotherMake if own else ssl.SSLContext)(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=authority)
+ws = bws.WebSocket(url, ssl=context)
 ends = []
 ws.bind("close", lambda evt: ends.append((evt.code, evt.wasClean, repr(evt.error))))
 ws.bind("error", lambda evt: ends.append(repr(evt.error)))
@@ -75,9 +83,9 @@ print(json.dumps([interruptions, sure, flushed, left, ends]))
 """
 
 
-def interrupted(url: str, authority: str, count: int) -> list[Any]:
+def interrupted(url: str, authority: str, count: int, *more: str) -> list[Any]:
     """What the program tells: interruptions, messages surely sent, flush(), bufferedAmount, how it ended."""
-    done = run_python(CLIENT, url, authority, str(count), measured=False)
+    done = run_python(CLIENT, url, authority, str(count), *more, measured=False)
     assert (done.returncode, done.stderr) == (0, "")
     told: list[Any] = json.loads(done.stdout)
     return told
@@ -97,9 +105,12 @@ def check(got: list[int], sure: list[int]) -> None:
     assert set(sure) <= set(got)
 
 
-def test_whole_messages_arrive_in_order_at_most_once_and_none_that_was_surely_sent_is_lost() -> None:
-    with ScriptedServer(Connection.handshake) as server:
-        interruptions, sure, flushed, left, ends = interrupted(server.url, "", INTERRUPTIONS)
+@pytest.mark.parametrize("tls", [False, True])
+def test_whole_messages_arrive_in_order_at_most_once_and_none_that_was_surely_sent_is_lost(tls: bool) -> None:
+    with ScriptedServer(Connection.handshake, tls=["127.0.0.1"] if tls else ()) as server:
+        interruptions, sure, flushed, left, ends = interrupted(
+            server.url, authority_pem() if tls else "", INTERRUPTIONS
+        )
         seen = server.result()
     assert (interruptions, flushed, left) == (INTERRUPTIONS, True, 0)
     assert sure
@@ -134,10 +145,10 @@ def got_by(got: list[Any]) -> Any:
     return handler
 
 
-def test_over_tls_it_goes_on_or_ends_with_an_error_that_names_the_signal_handler() -> None:
+def test_with_a_socket_of_another_context_it_goes_on_or_ends_with_an_error_that_names_the_signal_handler() -> None:
     with ScriptedServer(Connection.handshake, tls=["127.0.0.1"]) as server:
         for n in range(TLS_CONNECTIONS):
-            interruptions, sure, flushed, _, ends = interrupted(server.url, authority_pem(), 20)
+            interruptions, sure, flushed, _, ends = interrupted(server.url, authority_pem(), 20, "own")
             seen = server.results(n + 1)[n]
             got = numbers(seen.messages)
             assert got == sorted(set(got))
