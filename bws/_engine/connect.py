@@ -12,7 +12,7 @@ __all__ = ["connect"]
 
 
 def connect(settings: Settings, patience: Patience) -> socket.socket:
-    """A connected, non-blocking socket (an `ssl.SSLSocket` for wss:), ready for the opening handshake.
+    """A connected, non-blocking socket, which speaks TLS for wss:, ready for the opening handshake.
 
     Raises:
         OSError: It could not be made: DNS, TCP, TLS, proxy, time-out, abort; the message names the host.

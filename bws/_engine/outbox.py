@@ -17,7 +17,9 @@ from .wire import NOWHERE, TlsWire, Wire
 __all__ = ["WOULD_BLOCK", "Outbox"]
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError)
-TLS_PIECE = 65 * 1024  # bytes: SSL_write tells all or nothing, and must be called again with the same bytes
+# bytes: SSL_write tells all or nothing, and must be called again with the same bytes; a frame of 64 KiB is one. OpenSSL
+# keeps a buffer for as much.
+TLS_PIECE = 65 * 1024
 CHUNK = 1024 * 1024  # bytes masked and sent at a time, past the empty queue
 PIECE = 256 * 1024  # and from the queue: of more, the first has left the processor's cache before it is sent
 APART = 16 * 1024  # bytes of payload from which copying it behind its header costs more than a list of both

@@ -1,7 +1,7 @@
 """A thread that carries bytes between a TLS connection and a plain socket: for TLS in TLS.
 
-Python's TLS needs a socket of the operating system under it. Behind an https: proxy there is a TLS connection
-instead; what it decrypts goes through a socket pair.
+Both ways to speak TLS here need a socket of the operating system under them. Behind an https: proxy there is a TLS
+connection instead; what it decrypts goes through a socket pair.
 """
 
 from __future__ import annotations

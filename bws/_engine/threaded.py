@@ -478,7 +478,7 @@ class ThreadedEngine:
         )
 
     def _buffered(self) -> bool:
-        """Whether TLS has decrypted more than was asked for: poll does not tell."""
+        """Whether TLS has something, or the end, that poll does not tell of."""
         with self._outbox.lock:
             return isinstance(self._sock, (ssl.SSLSocket, TlsStream)) and self._sock.pending() > 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import types
 
 from .patience import Aborted, Patience, explained
 from .tls_stream import TlsStream
@@ -85,19 +86,24 @@ def _in_memory(sock: Stream, host: str, context: ssl.SSLContext) -> TlsStream:
 
 def _works_in_memory(context: ssl.SSLContext) -> bool:
     """Whether nobody has a say in it who would be asked for a socket: his own class may verify the certificate."""
-    # Not compared with ssl.SSLContext, which truststore.inject_into_ssl() replaces.
-    makes = type(context)
-    if makes.wrap_socket.__module__ == makes.wrap_bio.__module__ == "ssl":
+    home = _home(context.wrap_socket)
+    if home != _home(context.wrap_bio):
+        return False
+    if home == "ssl":
         return context.sslsocket_class is ssl.SSLSocket and context.sslobject_class is ssl.SSLObject
+    # truststore 0.10.5 verifies in do_handshake().
     inner = getattr(context, "_ctx", None)
-    return _of_truststore(makes) and all(
-        _of_truststore(getattr(inner, name, ssl.SSLSocket).do_handshake)
-        for name in ("sslsocket_class", "sslobject_class")
-    )
+    classes = (getattr(inner, "sslsocket_class", None), getattr(inner, "sslobject_class", None))
+    return home == "truststore" and all(_home(getattr(each, "do_handshake", None)) == home for each in classes)
 
 
-def _of_truststore(thing: object) -> bool:
-    return str(getattr(thing, "__module__", "")).partition(".")[0] == "truststore"
+def _home(method: object) -> str:
+    """The package whose code this is: functools.wraps() copies `__module__`, and others more than that.
+
+    Nothing is compared with ssl.SSLContext, which truststore.inject_into_ssl() replaces.
+    """
+    function = getattr(method, "__func__", method)
+    return str(function.__globals__["__name__"]).partition(".")[0] if type(function) is types.FunctionType else ""
 
 
 def _wrap(sock: socket.socket, host: str, context: ssl.SSLContext, patience: Patience) -> ssl.SSLSocket:
@@ -138,14 +144,12 @@ def _wrap(sock: socket.socket, host: str, context: ssl.SSLContext, patience: Pat
 
 def _verifies_in_handshake(context: ssl.SSLContext) -> bool:
     """Whether a certificate that does not hold makes do_handshake() fail, as Python's own contexts do."""
-    # Not compared with ssl.SSLContext, which truststore.inject_into_ssl() replaces.
-    if type(context).wrap_socket.__module__ == "ssl":
+    home = _home(context.wrap_socket)
+    if home == "ssl":
         return True
     # truststore 0.10.5 verifies in do_handshake(), and blocks all other connections during one in wrap_socket().
-    if type(context).__module__.partition(".")[0] != "truststore":
-        return False
-    kind = getattr(getattr(context, "_ctx", None), "sslsocket_class", ssl.SSLSocket)
-    return kind.do_handshake.__module__.partition(".")[0] == "truststore"
+    kind = getattr(getattr(context, "_ctx", None), "sslsocket_class", None)
+    return home == "truststore" and _home(getattr(kind, "do_handshake", None)) == home
 
 
 def _close_half_made(exc: OSError) -> None:

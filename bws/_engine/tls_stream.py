@@ -11,7 +11,7 @@ from .wire import Stream, refuse
 __all__ = ["TlsStream"]
 
 RECORD = 16 * 1024  # bytes of plain text in a record at most (RFC 8446 section 5.1)
-SLICE = 32 * 1024  # bytes given to OpenSSL at a time, which keeps a buffer of that size for as long as the connection
+SLICE = 32 * 1024  # bytes given to OpenSSL at a time: its buffer grows to 4/3 of that and is kept with the connection
 MOST = 256 * 1024  # bytes read in one call: whoever holds the lock keeps senders waiting
 NOTHING = memoryview(b"")
 ALL = (-1,)  # arguments of MemoryBIO.read()
@@ -37,8 +37,8 @@ class TlsStream(Stream):
     """
 
     __slots__ = (
-        "_encrypted", "_error", "_gone", "_incoming", "_more", "_outgoing", "_output", "_raw", "_read", "_taken",
-        "_tls", "_write", "told",
+        "_encrypted", "_error", "_given", "_gone", "_incoming", "_more", "_outgoing", "_output", "_raw", "_read",
+        "_taken", "_tls", "_write", "told",
     )  # fmt: skip
     gathers = False
     torn = False
@@ -54,6 +54,7 @@ class TlsStream(Stream):
         self._raw = NOTHING  # what was read, and OpenSSL has not got yet
         self._error: OSError | None = None  # of the record behind what the last recv() has returned
         self._more = False  # whether recv() may have something without the system's having anything
+        self._given = 0  # bytes of plain text given to OpenSSL, as long as it has not told what it did
         self._taken = 0  # bytes of plain text that were encrypted, and are not all out; they are given again
         self._encrypted, self._gone = b"", 0  # what is on its way to the system, and how many bytes of it are out
         self.told: OSError | None = None
@@ -72,9 +73,11 @@ class TlsStream(Stream):
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
                 self._fill(RECORD)
-            except BaseException:
+            except BaseException as exc:
                 with contextlib.suppress(OSError):
                     self._answer()  # an alert, which says why
+                if isinstance(exc, ssl.SSLSyscallError):  # so OpenSSL 1.1.1 tells that TCP has ended
+                    raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol") from exc
                 raise
             else:
                 self._answer()
@@ -90,6 +93,8 @@ class TlsStream(Stream):
         """
         if self._error is not None:
             raise self._error
+        if self._given:
+            self._find_out()
         size = min(size, MOST)
         if not self._more:
             self._fill(size)
@@ -131,12 +136,24 @@ class TlsStream(Stream):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def pending(self) -> int:
-        """Whether recv() may have something when the system has nothing."""
+        """Whether recv() may have something when the system has nothing: data, an error, the end."""
         return self._more
 
     def send(self, data: bytes | memoryview, flags: int = 0, /) -> int:  # type: ignore[override]
-        """As `<<`."""
-        return self << data
+        """As `<<`, for who has no other thread that reads."""
+        try:
+            while True:
+                try:
+                    return self << data
+                except ssl.SSLWantReadError:
+                    self._fill(RECORD)
+        finally:
+            self.told = None
+
+    def close(self) -> None:
+        """Let go of the descriptor, and of what refers back to this object."""
+        self._error = self.told = None
+        super().close()
 
     def __lshift__(self, data: bytes | memoryview, /) -> int:  # type: ignore[override]
         """Write all of `data`; how many bytes were taken.
@@ -146,20 +163,28 @@ class TlsStream(Stream):
                 been added; it is not encrypted again.
             ssl.SSLWantReadError: TLS has to read something first. To be called again likewise.
         """
+        if self._given:
+            self._find_out()
         if not self._taken:
-            if self._encrypted:
+            if self._encrypted or self._outgoing.pending:
                 self._flush()  # what TLS itself has to say comes first
             writing = map(self._write, (data,))
+            self._given = len(data)
             try:
                 # One instruction writes and unpacks the result.
                 (self._taken,) = writing
-            except BaseException as exc:
-                if isinstance(exc, ssl.SSLWantReadError):
-                    with contextlib.suppress(OSError):
-                        self._answer()
-                elif not isinstance(exc, ssl.SSLError) and self._outgoing.pending:
-                    self._taken = len(data)  # a signal handler raised when that was done
+                self._given = 0
+            except ssl.SSLError as exc:
+                # TLS' own or a signal handler's, see _tell(); no call before that is noted.
+                self._given *= exc.__traceback__ is None or exc.__traceback__.tb_next is not None
                 self._tell(exc)
+                if self.told is exc and isinstance(exc, ssl.SSLWantReadError):
+                    try:
+                        self._flush()  # its part of the handshake, which goes on
+                    except OSError as failed:
+                        if self.told is not failed:
+                            raise  # a signal handler's
+                    self.told = exc
                 raise
             # _flush() for nearly all writes.
             reading = map(self._output, ALL)
@@ -177,8 +202,14 @@ class TlsStream(Stream):
         taken, self._taken = self._taken, 0
         return taken
 
+    def _find_out(self) -> None:
+        """A signal handler raised in OpenSSL's write: it was done if it has left something."""
+        if self._outgoing.pending:
+            self._taken = self._given
+        self._given = 0
+
     def _answer(self) -> None:
-        """Send what TLS itself has to say, such as a new key.
+        """Send what TLS itself has to say, such as a new key; on a thread that reads, where no signal handler runs.
 
         Raises:
             ssl.SSLWantWriteError: The system has not taken all, and nobody has data that is to be given again.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import select
+import signal
 import socket
 import ssl
 import sys
 import weakref
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -349,7 +352,7 @@ def test_an_answer_of_tls_goes_out_behind_what_is_given_again() -> None:
         assert len(peer.got) % len(data) == 0
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="its SO_LINGER has another form")
+@pytest.mark.skipif(sys.platform == "win32", reason="there it is another error")
 def test_an_answer_of_tls_that_nobody_takes_ends_nothing() -> None:
     with asked_for_a_certificate() as (stream, peer):
         ask(peer)
@@ -364,6 +367,9 @@ def test_an_answer_of_tls_that_nobody_takes_ends_nothing() -> None:
 # -- signal handlers
 
 
+RAISED = [Interrupt, TimeoutError, ssl.SSLError, ssl.SSLWantReadError]
+
+
 def all_of(box: Outbox, peer: Peer) -> list[tuple[int, bytes]]:
     """The frames at the other end, when the last one is there."""
     while True:
@@ -376,7 +382,7 @@ def all_of(box: Outbox, peer: Peer) -> list[tuple[int, bytes]]:
 
 
 @pytest.mark.parametrize("room", [4096, 1 << 20])
-@pytest.mark.parametrize("raised", [Interrupt, TimeoutError])
+@pytest.mark.parametrize("raised", RAISED)
 @pytest.mark.parametrize("data", [b"hello", LARGE[:150_000]], ids=["small", "large"])
 def test_a_signal_handler_that_raises_takes_nothing_away(data: bytes, room: int, raised: type[BaseException]) -> None:
     """At any place: the message is whole, or not there, and what follows arrives."""
@@ -399,11 +405,48 @@ def test_a_signal_handler_that_raises_takes_nothing_away(data: bytes, room: int,
         assert everywhere(scene, act) > 5
 
 
-@pytest.mark.parametrize("raised", [Interrupt, TimeoutError])
+@pytest.mark.parametrize("raised", RAISED)
 @pytest.mark.parametrize("when", ["before", "behind"])
 def test_a_signal_handler_that_raises_inside_openssls_write_takes_nothing_away(
     both: tuple[TlsStream, Peer], raised: type[BaseException], when: str
 ) -> None:
+    def act() -> None:
+        raise raised
+
+    assert interrupted_inside(both, when, act, raised) == [(TEXT, b"hello"), (TEXT, b"last")]
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals that are held back are POSIX")
+@pytest.mark.parametrize("when", ["before", "behind"])
+def test_two_signal_handlers_that_raise_inside_openssls_write_take_nothing_away(
+    both: tuple[TlsStream, Peer], when: str
+) -> None:
+    """The second one as soon as Python looks, while the exception of the first one is on its way."""
+    numbers = {signal.SIGINT, signal.SIGUSR1}
+    sigmask = importlib.import_module("_signal").pthread_sigmask  # signal's own is Python, where the second would raise
+
+    def act() -> None:
+        sigmask(signal.SIG_UNBLOCK, numbers)
+
+    def throw(number: int, frame: FrameType | None) -> None:
+        raise Interrupt
+
+    # That of SIGINT is C, in which Python does not look.
+    before = [signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGUSR1, throw)]
+    try:
+        sigmask(signal.SIG_BLOCK, numbers)
+        for number in numbers:
+            signal.raise_signal(number)
+        assert interrupted_inside(both, when, act, Interrupt) == [(TEXT, b"hello"), (TEXT, b"last")]
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGUSR1, before[1])
+
+
+def interrupted_inside(
+    both: tuple[TlsStream, Peer], when: str, act: Callable[[], None], raised: type[BaseException]
+) -> list[tuple[int, bytes]]:
+    """What arrives of a message whose write is interrupted, and of another one."""
     stream, peer = both
     write: Callable[[Any], int] = stream._write
 
@@ -411,7 +454,8 @@ def test_a_signal_handler_that_raises_inside_openssls_write_takes_nothing_away(
         stream._write = write
         if when == "behind":
             write(data)
-        raise raised
+        act()
+        raise AssertionError("nothing has raised")
 
     box = Outbox()
     box.open(stream, None)
@@ -419,9 +463,11 @@ def test_a_signal_handler_that_raises_inside_openssls_write_takes_nothing_away(
     with pytest.raises(raised):
         box.send(TEXT, b"hello")
     assert box.pending() == 5
+    nothing(stream)  # which sends what TLS itself has to say, and is not to be misled
     box.send(TEXT, b"last")
-    assert all_of(box, peer) == [(TEXT, b"hello"), (TEXT, b"last")]
+    got = all_of(box, peer)
     assert box.failed is None
+    return got
 
 
 def test_what_was_closed_is_freed_without_the_garbage_collector() -> None:
@@ -429,11 +475,23 @@ def test_what_was_closed_is_freed_without_the_garbage_collector() -> None:
     try:
         with connected(room=4096) as (stream, peer):
             blocked(stream)
-            peer.write(b"hello")
-            assert receive(stream) == b"hello"
-            stream.told = None  # as Outbox does
+            assert stream.told is not None
+            peer.write(b"good")
+            peer.sock.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+            assert receive(stream) == b"good"
+            for _ in range(2):
+                with pytest.raises(ssl.SSLError):
+                    receive(stream)
             kept = weakref.ref(stream)
             del stream, peer
         assert kept() is None
     finally:
         gc.enable()
+
+
+def test_sending_from_the_thread_that_reads_keeps_nothing_of_what_was_refused() -> None:
+    with connected(room=4096) as (stream, _):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                stream.send(b"x" * 60_000)
+        assert stream.told is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
 import re
@@ -12,7 +13,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import trustme
@@ -339,6 +340,68 @@ def test_a_context_that_verifies_in_wrap_socket_is_not_got_round(mode: Mode) -> 
         on = {"open": lambda r, _: r.ws.send("x" * 300_000), "message": lambda r, _: r.ws.close()}
         assert Recorder(mode.open(url, ssl=late), on).closed()[1][0] == "message"
         assert late.calls == 2
+
+
+def refuse(sock: ssl.SSLSocket) -> NoReturn:
+    sock.close()
+    raise ssl.SSLCertVerificationError(1, "I do not know this certificate")
+
+
+class Wrapping(ssl.SSLContext):
+    """Its method says that it is Python's own."""
+
+    @functools.wraps(ssl.SSLContext.wrap_socket)
+    def wrap_socket(self, *args: Any, **options: Any) -> ssl.SSLSocket:  # type: ignore[override]
+        refuse(super().wrap_socket(*args, **options))
+
+
+class Refusing(ssl.SSLSocket):
+    """A socket that knows nobody."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        super().do_handshake(block)
+        refuse(self)
+
+
+class OfRefusing(ssl.SSLContext):
+    sslsocket_class = Refusing
+
+
+class ByProperty(ssl.SSLContext):
+    @property
+    def sslsocket_class(self) -> type[ssl.SSLSocket]:  # type: ignore[override]
+        return Refusing
+
+
+def with_an_attribute(name: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    wrap_socket = context.wrap_socket
+    if name == "sslsocket_class":
+        context.sslsocket_class = Refusing
+    else:
+        context.wrap_socket = lambda *args, **options: refuse(wrap_socket(*args, **options))  # type: ignore[method-assign]
+    return context
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Wrapping(ssl.PROTOCOL_TLS_CLIENT),
+        lambda: OfRefusing(ssl.PROTOCOL_TLS_CLIENT),
+        lambda: ByProperty(ssl.PROTOCOL_TLS_CLIENT),
+        lambda: with_an_attribute("wrap_socket"),
+        lambda: with_an_attribute("sslsocket_class"),
+    ],
+    ids=["functools.wraps", "class attribute", "property", "its own wrap_socket", "its own sslsocket_class"],
+)
+def test_who_verifies_the_certificate_is_asked_wherever_it_hides(make: Callable[[], ssl.SSLContext]) -> None:
+    context = make()
+    authority().configure_trust(context)
+    with tls_server(server_context("localhost")) as server:
+        error = failure(f"wss://localhost:{server.port}/", ssl=context)
+        assert isinstance(error, ssl.SSLCertVerificationError)
+        assert "I do not know this certificate" in str(error)
+        assert server.result().request_line == ""
 
 
 @pytest.mark.parametrize("how", ["open_timeout", "close"])
