@@ -102,6 +102,8 @@ class Outbox:
             self._wire, self._deflater = wire, deflater
             if isinstance(wire, (TlsStream, TlsWire)):
                 self._tls = wire
+                if isinstance(wire, TlsStream):
+                    wire.lock = self.lock
                 self._piece = TLS_PIECE
             if deflater is None:
                 self._most = CHUNK if self._wire.gathers else APART - 1

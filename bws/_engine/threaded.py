@@ -99,6 +99,7 @@ class ThreadedEngine:
         "_reported",
         "_rest",
         "_settings",
+        "_shares",
         "_sock",
         "_stop",
         "_thread",
@@ -119,6 +120,7 @@ class ThreadedEngine:
         self._sock: socket.socket | None = None
         self._patience: Patience | None = None  # while connecting
         self._tls = False
+        self._shares = False  # whether who reads needs the outbox's lock; a TlsStream takes it for each record
         self._acknowledges = False  # whether large messages come sooner when reads are acknowledged at once
         self._unread = False  # whether the reader has more than it has read, see FrameReader.feed
         self._next_read = RECEIVE  # bytes that the next recv() may bring
@@ -306,6 +308,7 @@ class ThreadedEngine:
             self._patience = patience
             sock = connect(self._settings, patience)
             self._tls = isinstance(sock, (ssl.SSLSocket, TlsStream))
+            self._shares = isinstance(sock, ssl.SSLSocket)
             self._sock, self._patience = sock, None
             wrap.run(self, patience)
         except BaseException as exc:
@@ -411,12 +414,13 @@ class ThreadedEngine:
         """With _io held: wait for the network, a caller or a timer, and do what there is to do."""
         self._calm = True  # before interest() looks: who makes something later takes it back
         fd, read, write, due = self.interest()
-        if read is not self._reads:
-            self._note_reading(read)
+        reads = read or (self._write_to_read and self._may_read())
+        if reads is not self._reads:
+            self._note_reading(reads)
         # Only here: what the relief thread waits for does not count, as it may be about to be done with this socket.
         self._polls_write = write
         timeout = None if due is None else due - time.monotonic()
-        if read and (self._outbox.failed is not None or (self._tls and self._buffered())):
+        if reads and (self._outbox.failed is not None or (self._tls and self._buffered())):
             timeout = 0
         if write or not read or timeout is not None or self._tls or self._closing or self._stop:
             self._calm = False
@@ -431,8 +435,8 @@ class ThreadedEngine:
         if woken:
             self._calm = False
             self._woken()
-            read = self._may_read()  # the relief thread may have found meanwhile that nothing more is to be read
-        self._work(read and (readable or self._unread or (self._tls and self._buffered())), writable)
+            reads = self._may_read()  # the relief thread may have found meanwhile that nothing more is to be read
+        self._work(reads and (readable or self._unread or (self._tls and self._buffered())), writable)
 
     def _woken(self) -> None:
         """With _io held: somebody wants the listener to have a look; _io is free meanwhile."""
@@ -463,7 +467,8 @@ class ThreadedEngine:
         write = self._outbox.waiting or (self._write_to_read and read)
         if read and self._unread:
             due = 0.0
-        return sock.fileno(), read, write, due
+        # What cannot be read yet is not waited for.
+        return sock.fileno(), read and not self._write_to_read, write, due
 
     def _may_read(self) -> bool:
         """Backpressure: whether what was read is being taken."""
@@ -479,8 +484,11 @@ class ThreadedEngine:
 
     def _buffered(self) -> bool:
         """Whether TLS has something, or the end, that poll does not tell of."""
+        sock = self._sock
+        if isinstance(sock, TlsStream):
+            return sock.pending() > 0
         with self._outbox.lock:
-            return isinstance(self._sock, (ssl.SSLSocket, TlsStream)) and self._sock.pending() > 0
+            return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
 
     def service(self, readable: bool, writable: bool) -> None:
         """See `relief.Relieved`."""
@@ -531,12 +539,13 @@ class ThreadedEngine:
             if reader.left > LARGE_REST and self._reads_ahead() and self._receive_large():
                 return
             try:
-                if self._tls:
+                if self._shares:
                     with self._outbox.lock:
                         data = sock.recv(self._next_read)
-                    self._write_to_read = False
                 else:
                     data = sock.recv(self._next_read)
+                if self._tls:
+                    self._write_to_read = False
             except OSError as exc:
                 self._not_received(exc)
                 return

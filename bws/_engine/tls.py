@@ -67,9 +67,11 @@ def secure(
 
 
 def _shake_hands(tls: TlsStream | ssl.SSLSocket, patience: Patience) -> None:
-    while True:
+    done: bool | None = False
+    while done is False:
+        patience.left()  # a peer may go on and on
         try:
-            return tls.do_handshake()
+            done = tls.do_handshake()
         except ssl.SSLWantReadError:
             patience.wait(tls, read=True)
         except ssl.SSLWantWriteError:
@@ -90,7 +92,8 @@ def _works_in_memory(context: ssl.SSLContext) -> bool:
     if home != _home(context.wrap_bio):
         return False
     if home == "ssl":
-        return context.sslsocket_class is ssl.SSLSocket and context.sslobject_class is ssl.SSLObject
+        plain = context.sslsocket_class is ssl.SSLSocket and context.sslobject_class is ssl.SSLObject
+        return plain and _home(ssl.SSLSocket.do_handshake) == home  # which a program may have replaced
     # truststore 0.10.5 verifies in do_handshake().
     inner = getattr(context, "_ctx", None)
     classes = (getattr(inner, "sslsocket_class", None), getattr(inner, "sslobject_class", None))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import threading
+from typing import Any
 
 from .wire import Stream, refuse
 
@@ -12,7 +14,8 @@ __all__ = ["TlsStream"]
 
 RECORD = 16 * 1024  # bytes of plain text in a record at most (RFC 8446 section 5.1)
 SLICE = 32 * 1024  # bytes given to OpenSSL at a time: its buffer grows to 4/3 of that and is kept with the connection
-MOST = 256 * 1024  # bytes read in one call: whoever holds the lock keeps senders waiting
+MOST = 256 * 1024  # bytes read in one call
+ANSWERS = 16 * 1024  # bytes that TLS itself has to say, and that the system does not take, until nothing more is read
 NOTHING = memoryview(b"")
 ALL = (-1,)  # arguments of MemoryBIO.read()
 
@@ -24,7 +27,8 @@ class TlsStream(Stream):
     and when a signal handler raises inside its write, nobody can tell what was written. Here all of `data` is encrypted
     in memory, and what the system has taken of that is known; see the module `wire`.
 
-    Not thread-safe, but for `told` and the methods of `socket.socket`: one thread at a time, with the outbox's lock.
+    One thread may write and another one read at the same time. Only what both share is guarded, as OpenSSL allows one
+    at a time; who writes holds the lock already.
 
     Args:
         sock: A connected, non-blocking socket. It is emptied: its descriptor belongs to the new object.
@@ -32,13 +36,14 @@ class TlsStream(Stream):
         host: Whom the certificate has to name.
 
     Attributes:
+        lock: That of the outbox that writes here, when there is one.
         torn: False: it is always known what was written.
         told: What the last write raised, if that is the network's or TLS' own and no signal handler's.
     """
 
     __slots__ = (
         "_encrypted", "_error", "_given", "_gone", "_incoming", "_more", "_outgoing", "_output", "_raw", "_read",
-        "_taken", "_tls", "_write", "told",
+        "_taken", "_tls", "_write", "lock", "told",
     )  # fmt: skip
     gathers = False
     torn = False
@@ -57,32 +62,32 @@ class TlsStream(Stream):
         self._given = 0  # bytes of plain text given to OpenSSL, as long as it has not told what it did
         self._taken = 0  # bytes of plain text that were encrypted, and are not all out; they are given again
         self._encrypted, self._gone = b"", 0  # what is on its way to the system, and how many bytes of it are out
+        self.lock: contextlib.AbstractContextManager[Any] = threading.RLock()
         self.told: OSError | None = None
         super().__init__(sock.family, sock.type, sock.proto, fileno=sock.detach())
         self.paced = False  # as far as that counts: TLS takes more time than is lost by it
         self.setblocking(False)
 
-    def do_handshake(self) -> None:
-        """A part of the handshake, or all of it, which includes verifying the certificate.
+    def do_handshake(self) -> bool:
+        """A part of the handshake, which includes verifying the certificate; whether that was the last one.
 
         Raises:
             ssl.SSLWantReadError, ssl.SSLWantWriteError: To be called again when the socket is readable, or writable.
         """
-        while True:
-            try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                self._fill(RECORD)
-            except BaseException as exc:
-                with contextlib.suppress(OSError):
-                    self._answer()  # an alert, which says why
-                if isinstance(exc, ssl.SSLSyscallError):  # so OpenSSL 1.1.1 tells that TCP has ended
-                    raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol") from exc
-                raise
-            else:
-                self._answer()
-                self._more = True
-                return
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._fill(RECORD)
+            return False
+        except BaseException as exc:
+            with contextlib.suppress(OSError):
+                self._answer()  # an alert, which says why
+            if isinstance(exc, ssl.SSLSyscallError):  # so OpenSSL 1.1.1 tells that TCP has ended
+                raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol") from exc
+            raise
+        self._answer()
+        self._more = True
+        return True
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
         """All that one call of the system brings, of about `size` bytes; nothing at the end of TLS, or of TCP.
@@ -93,23 +98,22 @@ class TlsStream(Stream):
         """
         if self._error is not None:
             raise self._error
-        if self._given:
-            self._find_out()
-        size = min(size, MOST)
         if not self._more:
-            self._fill(size)
+            self._fill(min(size, MOST))
         parts: list[bytes] = []
         while True:
             try:
-                data = self._read(RECORD)
+                with self.lock:  # for each record anew: senders wait for no more than that
+                    data = self._read(RECORD)
             except ssl.SSLWantReadError:
                 if self._raw:
                     self._feed()
-                elif parts:
-                    self._more = False
-                    break
-                else:  # it was a part of a record, or something of TLS alone
-                    self._fill(size)
+                    continue
+                self._more = False
+                self._answer()
+                if not parts:  # it was a part of a record, or something of TLS alone
+                    raise
+                break
             except OSError as exc:
                 with contextlib.suppress(OSError):
                     self._answer()
@@ -119,15 +123,14 @@ class TlsStream(Stream):
                     raise
                 self._error = exc.with_traceback(None)
                 break
-            else:
-                if not data:
+            if not data:
+                break
+            parts.append(data)
+            if not self._incoming.pending:  # else OpenSSL would have to tell, which takes longer
+                if not self._raw:
+                    self._more = False
                     break
-                parts.append(data)
-                if not self._incoming.pending:  # else OpenSSL would have to tell, which takes longer
-                    if not self._raw:
-                        self._more = False
-                        break
-                    self._feed()
+                self._feed()
         if self._encrypted or self._outgoing.pending:
             try:
                 self._answer()
@@ -212,17 +215,21 @@ class TlsStream(Stream):
         """Send what TLS itself has to say, such as a new key; on a thread that reads, where no signal handler runs.
 
         Raises:
-            ssl.SSLWantWriteError: The system has not taken all, and nobody has data that is to be given again.
+            ssl.SSLWantWriteError: The system has not taken all, and nobody has data that is to be given again; or it is
+                much, as a peer that asks on and on and reads nothing must not fill the memory.
         """
-        try:
-            self._flush()
-        except BlockingIOError:
-            if not self._taken:
-                raise ssl.SSLWantWriteError(ssl.SSL_ERROR_WANT_WRITE, "the system takes no more") from None
-        except OSError:
-            pass  # the peer takes nothing any more; what it has sent says why
-        finally:
-            self.told = None
+        with self.lock:
+            if self._given:
+                self._find_out()
+            try:
+                self._flush()
+            except BlockingIOError:
+                if not self._taken or self._outgoing.pending > ANSWERS:
+                    raise ssl.SSLWantWriteError(ssl.SSL_ERROR_WANT_WRITE, "the system takes no more") from None
+            except OSError:
+                pass  # the peer takes nothing any more; what it has sent says why
+            finally:
+                self.told = None
 
     def _flush(self) -> None:
         """Give the system what is encrypted.
@@ -268,8 +275,10 @@ class TlsStream(Stream):
             self._raw = memoryview(data)
             self._feed()
         else:
-            self._incoming.write_eof()
+            with self.lock:
+                self._incoming.write_eof()
 
     def _feed(self) -> None:
-        self._incoming.write(self._raw[:SLICE])
+        with self.lock:
+            self._incoming.write(self._raw[:SLICE])
         self._raw = self._raw[SLICE:] if len(self._raw) > SLICE else NOTHING

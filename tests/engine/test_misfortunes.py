@@ -432,6 +432,17 @@ def test_reading_that_waits_to_write_is_not_polled_for_while_nothing_is_read(mon
             engine._write_to_read = False
 
 
+def test_reading_that_waits_to_write_waits_for_nothing_else() -> None:
+    """What lies there and cannot be read would be found again and again."""
+    with ScriptedServer(Connection.echo) as server, bws.WebSocket(server.url) as ws:
+        assert ws.wait_open(TIMEOUT)
+        engine: Any = ws._engine
+        assert engine.interest()[1:3] == (True, False)
+        engine._write_to_read = True  # as after SSLWantWriteError
+        assert engine.interest()[1:3] == (False, True)
+        engine._write_to_read = False
+
+
 # -- odd callables
 
 

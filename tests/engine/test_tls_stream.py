@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from bws._engine.outbox import Outbox
-from bws._engine.tls_stream import MOST, RECORD, SLICE, TlsStream
+from bws._engine.tls_stream import ANSWERS, MOST, RECORD, SLICE, TlsStream
 from bws._engine.wire import Stream, wire_of
 from tests.conftest import TIMEOUT
 from tests.engine.test_outbox import Frames
@@ -73,8 +73,7 @@ def shake_hands(stream: TlsStream, peer: Peer) -> None:
             return
         if not ours:
             with contextlib.suppress(ssl.SSLWantReadError):
-                stream.do_handshake()
-                ours = True
+                ours = stream.do_handshake()
         peer.take()
         if not theirs:
             with contextlib.suppress(ssl.SSLWantReadError):
@@ -117,6 +116,8 @@ def connected(
         far.setblocking(False)
         peer = Peer(far, server)
         shake_hands(stream, peer)
+        peer.write(b"ready")  # behind what TLS 1.3 has to say after the handshake
+        assert receive(stream) == b"ready"
         yield stream, peer
 
 
@@ -177,7 +178,8 @@ def test_bytes_arrive_in_both_directions(both: tuple[TlsStream, Peer], size: int
 def test_one_call_brings_many_records(both: tuple[TlsStream, Peer]) -> None:
     stream, peer = both
     for number in range(20):
-        peer.write(b"%d," % number)
+        peer.tls.write(b"%d," % number)
+    peer.give()
     assert receive(stream) == b"".join(b"%d," % number for number in range(20))
     nothing(stream)
 
@@ -200,6 +202,45 @@ def test_what_the_system_does_not_take_is_given_again_and_more_with_it() -> None
             assert select.select([peer.sock], [], [], TIMEOUT)[0]
         assert peer.got.count(b"more") == 1
         assert set(peer.got.replace(b"more", b"")) == {ord("x")}
+
+
+def test_who_sends_waits_for_one_record_at_most(both: tuple[TlsStream, Peer]) -> None:
+    stream, peer = both
+    nothing(stream)
+
+    class Counting:
+        count = 0
+        held = False
+
+        def __enter__(self) -> None:
+            self.count += 1
+            self.held = True
+
+        def __exit__(self, *exc: object) -> None:
+            self.held = False
+
+    lock = Counting()
+    stream.lock = lock
+    for number in range(20):
+        peer.write(b"%d," % number)
+    got = b""
+    while got.count(b",") < 20:
+        got += receive(stream)
+    assert lock.count >= 20
+    assert not lock.held
+
+
+def test_what_is_no_data_leaves_others_their_turn(both: tuple[TlsStream, Peer]) -> None:
+    stream, peer = both
+    nothing(stream)
+    peer.tls.write(bytes(RECORD))
+    record = peer.outgoing.read()
+    peer.sock.sendall(record[:8000])
+    for rest in (record[8000:16_000], record[16_000:]):
+        assert select.select([stream], [], [], TIMEOUT)[0]
+        nothing(stream)
+        peer.sock.sendall(rest)
+    assert receive(stream) == bytes(RECORD)
 
 
 def blocked(stream: TlsStream) -> bytes:
@@ -350,6 +391,18 @@ def test_an_answer_of_tls_goes_out_behind_what_is_given_again() -> None:
             peer.read()
         assert set(peer.got) == {ord("x")}
         assert len(peer.got) % len(data) == 0
+
+
+def test_a_peer_that_asks_on_and_on_and_reads_nothing_is_not_read_any_more() -> None:
+    with connected(room=4096) as (stream, peer):
+        blocked(stream)
+        stream._outgoing.write(bytes(ANSWERS))
+        peer.write(b"hello")
+        assert receive(stream) == b"hello"
+        peer.write(b"hello")
+        stream._outgoing.write(b"1")
+        with pytest.raises(ssl.SSLWantWriteError):
+            stream.recv(100)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there it is another error")

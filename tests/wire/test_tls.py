@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -416,6 +417,29 @@ def test_a_context_that_shakes_hands_itself_is_given_up_like_any_other(mode: Mod
         server.wait_connected()
         if how == "close":
             ws.close()
+        assert recorder.closed() == FAILED
+        assert isinstance(recorder.error, TimeoutError if how == "open_timeout" else ConnectionAbortedError)
+        server.result()  # TCP has ended too, and so does the thread
+
+
+@pytest.mark.parametrize("how", ["open_timeout", "close"])
+def test_a_handshake_that_goes_on_and_on_is_given_up_like_any_other(mode: Mode, how: str) -> None:
+    flooded = threading.Event()
+
+    def script(c: Connection) -> None:
+        hello_request = b"\x16\x03\x03\x00\x04\x00\x00\x00\x00"  # which a client may ignore (RFC 5246, 7.4.1.1)
+        assert c.sock.recv(4096)
+        with contextlib.suppress(OSError):
+            while True:
+                c.sock.sendall(hello_request * 1000)
+                flooded.set()
+
+    with ScriptedServer(script) as server:
+        timeout = 0.3 if how == "open_timeout" else None
+        recorder = Recorder(mode.open(f"wss://localhost:{server.port}/", open_timeout=timeout))
+        assert flooded.wait(TIMEOUT)
+        if how == "close":
+            recorder.ws.close()
         assert recorder.closed() == FAILED
         assert isinstance(recorder.error, TimeoutError if how == "open_timeout" else ConnectionAbortedError)
         server.result()  # TCP has ended too, and so does the thread
