@@ -282,8 +282,10 @@ def test_websocket_clients_own_reconnecting_is_not_used(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("websocket._app.RECONNECT", 1)  # what its setReconnect() sets
     monkeypatch.setattr(threaded.ThreadedEngine, "_turn", no_memory)
-    with ScriptedServer(Connection.echo) as server:
+    bound = threading.Event()
+    with ScriptedServer(Connection.echo, gate=bound) as server:
         recorder = Recorder(bws.WebSocket(server.url))
+        bound.set()
         assert recorder.closed() == [("open", 1), ("error", 3), ("close", 3, 1006, "", False)]
     assert isinstance(recorder.error, MemoryError)
 
