@@ -204,7 +204,7 @@ class ThreadedEngine:
             outbox.write()  # a signal handler raised: what it interrupted is brought to an end
             raise
         finally:
-            if (outbox.waiting and not self._polls_write) or outbox.failed is not None:
+            if (outbox.waiting and (self._write_to_read or not self._polls_write)) or outbox.failed is not None:
                 self._calm = False
                 try:
                     self.wake()
@@ -436,6 +436,7 @@ class ThreadedEngine:
             self._calm = False
             self._woken()
             reads = self._may_read()  # the relief thread may have found meanwhile that nothing more is to be read
+            writable = writable or self._write_to_read  # a sender may have written what TLS had to
         self._work(reads and (readable or self._unread or (self._tls and self._buffered())), writable)
 
     def _woken(self) -> None:
@@ -500,6 +501,7 @@ class ThreadedEngine:
                 reads = self._may_read()
                 if reads is not self._reads:
                     self._note_reading(reads)
+                writable = writable or self._write_to_read  # as in `_turn`
                 self._work(reads and (readable or self._unread or (self._tls and self._buffered())), writable)
                 if self._ending is not None and self._draining is None:
                     self._drop()  # the events wait for the handler, and the peer does not
@@ -861,8 +863,10 @@ class ThreadedEngine:
                     half_closed = True
                     with contextlib.suppress(OSError):
                         self._sock.shutdown(socket.SHUT_WR)
+                blocked = self._write_to_read
+                left = 0.0 if self._tls and self._buffered() else self._draining - time.monotonic()
                 readable, writable, woken = poller.wait(
-                    self._sock.fileno(), True, self._outbox.waiting, self._draining - time.monotonic()
+                    self._sock.fileno(), not blocked, self._outbox.waiting or blocked, left
                 )
                 if woken:
                     self._waker.clear()

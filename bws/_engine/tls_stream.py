@@ -43,7 +43,7 @@ class TlsStream(Stream):
 
     __slots__ = (
         "_encrypted", "_error", "_given", "_gone", "_incoming", "_more", "_outgoing", "_output", "_raw", "_read",
-        "_taken", "_tls", "_write", "lock", "told",
+        "_reads_to_write", "_taken", "_tls", "_write", "lock", "told",
     )  # fmt: skip
     gathers = False
     torn = False
@@ -59,6 +59,7 @@ class TlsStream(Stream):
         self._raw = NOTHING  # what was read, and OpenSSL has not got yet
         self._error: OSError | None = None  # of the record behind what the last recv() has returned
         self._more = False  # whether recv() may have something without the system's having anything
+        self._reads_to_write = False  # whether OpenSSL's write may read, too: in a renegotiation, which TLS 1.3 has not
         self._given = 0  # bytes of plain text given to OpenSSL, as long as it has not told what it did
         self._taken = 0  # bytes of plain text that were encrypted, and are not all out; they are given again
         self._encrypted, self._gone = b"", 0  # what is on its way to the system, and how many bytes of it are out
@@ -87,6 +88,7 @@ class TlsStream(Stream):
             raise
         self._answer()
         self._more = True
+        self._reads_to_write = self._tls.version() != "TLSv1.3"
         return True
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
@@ -96,24 +98,32 @@ class TlsStream(Stream):
             ssl.SSLWantReadError, ssl.SSLWantWriteError: To be called again when the socket is readable, or writable.
             OSError: What had come before has been returned.
         """
+        if self._reads_to_write:
+            with self.lock:
+                return self._receive(min(size, MOST))
+        return self._receive(min(size, MOST))
+
+    def _receive(self, size: int) -> bytes:
         if self._error is not None:
             raise self._error
         if not self._more:
-            self._fill(min(size, MOST))
+            self._fill(size)
         parts: list[bytes] = []
         while True:
             try:
-                with self.lock:  # for each record anew: senders wait for no more than that
+                with self.lock:  # for each record anew: a sender may come in between two
+                    if self._given:
+                        self._find_out()
                     data = self._read(RECORD)
             except ssl.SSLWantReadError:
                 if self._raw:
                     self._feed()
                     continue
                 self._more = False
-                self._answer()
-                if not parts:  # it was a part of a record, or something of TLS alone
-                    raise
-                break
+                if parts:
+                    break
+                self._answer()  # it was a part of a record, or something of TLS alone
+                raise
             except OSError as exc:
                 with contextlib.suppress(OSError):
                     self._answer()
@@ -185,8 +195,8 @@ class TlsStream(Stream):
                     try:
                         self._flush()  # its part of the handshake, which goes on
                     except OSError as failed:
-                        if self.told is not failed:
-                            raise  # a signal handler's
+                        if self.told is not failed or isinstance(failed, BlockingIOError):
+                            raise  # a signal handler's; or the rest of it has to go out before anything comes
                     self.told = exc
                 raise
             # _flush() for nearly all writes.

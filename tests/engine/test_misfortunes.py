@@ -445,6 +445,22 @@ def test_reading_that_waits_to_write_waits_for_nothing_else() -> None:
         engine._write_to_read = False
 
 
+def test_who_writes_tells_reading_that_waits_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been the sender who has written what was waited for, and has filled the network again."""
+    with ScriptedServer(Connection.handshake) as server, bws.WebSocket(server.url) as ws:
+        assert ws.wait_open(TIMEOUT)
+        engine: Any = ws._engine
+        woken: list[bool] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(threaded.ThreadedEngine, "wake", lambda self: woken.append(self._write_to_read))
+            engine._polls_write = engine._outbox.waiting = True  # as when the system takes no more
+            ws.send("one")
+            engine._write_to_read = True
+            ws.send("two")
+            engine._write_to_read = engine._polls_write = engine._outbox.waiting = False
+        assert woken == [True]
+
+
 # -- odd callables
 
 

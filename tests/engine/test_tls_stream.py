@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -204,7 +205,7 @@ def test_what_the_system_does_not_take_is_given_again_and_more_with_it() -> None
         assert set(peer.got.replace(b"more", b"")) == {ord("x")}
 
 
-def test_who_sends_waits_for_one_record_at_most(both: tuple[TlsStream, Peer]) -> None:
+def test_who_sends_may_come_in_between_two_records(both: tuple[TlsStream, Peer]) -> None:
     stream, peer = both
     nothing(stream)
 
@@ -393,16 +394,92 @@ def test_an_answer_of_tls_goes_out_behind_what_is_given_again() -> None:
         assert len(peer.got) % len(data) == 0
 
 
+def test_what_came_before_a_question_is_not_lost_when_the_answer_has_to_wait() -> None:
+    with asked_for_a_certificate(kind=Full) as (stream, peer):
+        assert isinstance(stream, Full)
+        nothing(stream)
+        stream.full = True
+        inner: Any = peer.tls
+        peer.tls.write(b"precious")
+        inner._sslobj.verify_client_post_handshake()
+        peer.tls.do_handshake()
+        peer.give()
+        assert receive(stream) == b"precious"
+        assert stream.pending()
+        with pytest.raises(ssl.SSLWantWriteError):
+            receive(stream)
+
+
 def test_a_peer_that_asks_on_and_on_and_reads_nothing_is_not_read_any_more() -> None:
-    with connected(room=4096) as (stream, peer):
-        blocked(stream)
+    with connected(kind=Full) as (stream, peer):
+        assert isinstance(stream, Full)
+        stream._taken, stream.full = 5, True
+        stream._outgoing.write(b"on its way")
+        nothing(stream)
         stream._outgoing.write(bytes(ANSWERS))
         peer.write(b"hello")
         assert receive(stream) == b"hello"
-        peer.write(b"hello")
         stream._outgoing.write(b"1")
+        peer.write(b"unread")
         with pytest.raises(ssl.SSLWantWriteError):
-            stream.recv(100)
+            receive(stream)
+        stream._outgoing.read()
+        assert receive(stream) == b"unread"
+
+
+class Watched:
+    """A BIO that notes whether another thread could have the lock when it is asked how much is in it."""
+
+    def __init__(self, bio: ssl.MemoryBIO, lock: Any) -> None:
+        self._bio, self._lock = bio, lock
+        self.free: list[bool] = []
+        self.write = bio.write
+
+    @property
+    def pending(self) -> int:
+        thread = threading.Thread(target=self._look)
+        thread.start()
+        thread.join()
+        return self._bio.pending
+
+    def _look(self) -> None:
+        self.free.append(self._lock.acquire(blocking=False))
+        if self.free[-1]:
+            self._lock.release()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_nobody_comes_in_between_where_a_write_may_read(version: ssl.TLSVersion) -> None:
+    server, client = contexts("127.0.0.1")
+    client.maximum_version = version
+    with connected(given=(server, client)) as (stream, peer):
+        watched: Any = Watched(stream._incoming, stream.lock)
+        stream._incoming = watched
+        for number in range(20):
+            peer.tls.write(b"%d," % number)
+        peer.give()
+        assert receive(stream).count(b",") == 20
+        assert len(watched.free) >= 20
+        assert set(watched.free) == {version is ssl.TLSVersion.TLSv1_3}
+
+
+def test_an_answer_of_tls_does_not_pass_for_a_message_that_was_interrupted() -> None:
+    with asked_for_a_certificate() as (stream, peer):
+        ask(peer)
+        write: Callable[[Any], int] = stream._write
+
+        def interrupted(data: Any) -> int:
+            stream._write = write
+            raise Interrupt
+
+        stream._write = interrupted
+        with pytest.raises(Interrupt):
+            stream << b"hello"
+        assert receive(stream) == b"who are you?"
+        assert stream << b"hello" == 5
+        while peer.read() != b"hello":
+            assert select.select([peer.sock], [], [], TIMEOUT)[0]
+        assert certified(peer)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there it is another error")
