@@ -94,10 +94,14 @@ def _works_in_memory(context: ssl.SSLContext) -> bool:
     if home == "ssl":
         plain = context.sslsocket_class is ssl.SSLSocket and context.sslobject_class is ssl.SSLObject
         return plain and _home(ssl.SSLSocket.do_handshake) == home  # which a program may have replaced
-    # truststore 0.10.5 verifies in do_handshake().
+    return _is_truststore(context, "sslsocket_class", "sslobject_class")
+
+
+def _is_truststore(context: ssl.SSLContext, *classes: str) -> bool:
+    """Whether it is a context of truststore 0.10.5 or newer, which verifies in do_handshake() of these classes."""
     inner = getattr(context, "_ctx", None)
-    classes = (getattr(inner, "sslsocket_class", None), getattr(inner, "sslobject_class", None))
-    return home == "truststore" and all(_home(getattr(each, "do_handshake", None)) == home for each in classes)
+    steps = [context.wrap_socket, *(getattr(getattr(inner, name, None), "do_handshake", None) for name in classes)]
+    return all(_home(step) == "truststore" for step in steps)
 
 
 def _home(method: object) -> str:
@@ -147,12 +151,8 @@ def _wrap(sock: socket.socket, host: str, context: ssl.SSLContext, patience: Pat
 
 def _verifies_in_handshake(context: ssl.SSLContext) -> bool:
     """Whether a certificate that does not hold makes do_handshake() fail, as Python's own contexts do."""
-    home = _home(context.wrap_socket)
-    if home == "ssl":
-        return True
-    # truststore 0.10.5 verifies in do_handshake(), and blocks all other connections during one in wrap_socket().
-    kind = getattr(getattr(context, "_ctx", None), "sslsocket_class", None)
-    return home == "truststore" and _home(getattr(kind, "do_handshake", None)) == home
+    # truststore blocks all other connections during a handshake in wrap_socket().
+    return _home(context.wrap_socket) == "ssl" or _is_truststore(context, "sslsocket_class")
 
 
 def _close_half_made(exc: OSError) -> None:

@@ -188,7 +188,7 @@ class TlsStream(Stream):
                 (self._taken,) = writing
                 self._given = 0
             except ssl.SSLError as exc:
-                # TLS' own or a signal handler's, see _tell(); no call before that is noted.
+                # TLS' own, or a signal handler's as in _tell(); noted before any call, in which another could raise.
                 self._given *= exc.__traceback__ is None or exc.__traceback__.tb_next is not None
                 self._tell(exc)
                 if self.told is exc and isinstance(exc, ssl.SSLWantReadError):

@@ -374,6 +374,14 @@ class ByProperty(ssl.SSLContext):
         return Refusing
 
 
+def test_a_socket_class_that_a_program_has_changed_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssl.SSLSocket, "do_handshake", lambda sock, block=False: refuse(sock))
+    with ScriptedServer(Connection.drain) as server:
+        error = failure(f"wss://localhost:{server.port}/")
+    assert isinstance(error, ssl.SSLCertVerificationError)
+    assert "I do not know this certificate" in str(error)
+
+
 def with_an_attribute(name: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     wrap_socket = context.wrap_socket
