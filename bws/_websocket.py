@@ -234,7 +234,8 @@ class WebSocket(EventTarget):
             opcode, payload = payload_of(data)
         state = self._state
         if state == OPEN:
-            if not self._engine.send(opcode, payload):
+            send = self._engine.send  # an attribute: Python looks for a method first where it is called in one go
+            if not send(opcode, payload):
                 if self._quiet:
                     self._drop(payload)  # another thread, or a signal handler, has called close() in between
                 else:

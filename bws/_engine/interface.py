@@ -57,7 +57,7 @@ class Engine(Protocol):
     def give_up(self) -> None:
         """After a `start` that raised, or before it: leave nothing behind."""
 
-    def send(self, opcode: int, payload: bytes | memoryview | str) -> bool:
+    def send(self, opcode: int, payload: bytes | memoryview | str, /) -> bool:
         """Send one message; a str has ASCII only. False when it came too late and was dropped."""
 
     def ping(self, payload: bytes, callback: Callable[[float], object] | None) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
-import threading
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
 from typing import Any, NamedTuple
 
-from .._system import Condition, held_here
+from .._system import Condition, Lock, held_here
+from .._text import brief
 from .deflate import Deflater
 from .frames import CLOSE, PONG, SMALL_HEADS, Payload, frame, head, mask, masking_keys
 from .tls_stream import TlsStream
+from .watch import Watch
 from .wire import NOWHERE, TlsWire, Wire
 
 __all__ = ["WOULD_BLOCK", "Outbox"]
@@ -26,6 +29,9 @@ APART = 16 * 1024  # bytes of payload from which copying it behind its header co
 GATHER = 64  # frames that wait, given to the operating system in one call; POSIX allows 16, all that we run on 1,024
 MAX_PONGS = 1_000  # that wait: a peer that pings and does not read must not fill the memory
 
+DEBUG = logging.DEBUG
+log = logging.getLogger("bws")
+
 
 class _Frame(NamedTuple):
     """A frame, or the header or the rest of one, in the queue."""
@@ -39,6 +45,9 @@ class _Frame(NamedTuple):
     key: bytes = b""  # with which `data`, which nobody can change, is masked when it is sent; empty: it is masked
 
 
+def _nothing(interrupted: bool) -> None: ...
+
+
 class Outbox:
     """The sending half of a connection. Every method may be called from any thread; none waits but `wait`.
 
@@ -49,6 +58,12 @@ class Outbox:
 
     A large message is masked piece by piece as it goes out, when it cannot change meanwhile: so what waits costs no
     memory beside the program's own object.
+
+    Args:
+        name: For the log.
+        watch: Told that an answer may come, before a message is sent.
+        look: Called, without the lock, when something may be left of a frame that was sent: it waits, or writing has
+            failed; or, with True, a signal handler raised, and nobody has brought to an end what that interrupted.
 
     Attributes:
         lock: Whoever holds it writes. With TLS whoever reads takes it too, for the single call: an SSL object
@@ -63,13 +78,14 @@ class Outbox:
     """
 
     __slots__ = (
-        "_at_most", "_at_once", "_begin", "_busy", "_deflater", "_drained", "_frames", "_key", "_later",
-        "_lost", "_masked", "_most", "_moved", "_moving", "_over", "_piece", "_taken", "_tls", "_unsure", "_wire",
-        "closed", "failed", "lock", "pongs", "progress", "stalled", "waiting",
+        "_at_most", "_at_once", "_begin", "_busy", "_deflater", "_drained", "_frames", "_key", "_later", "_look",
+        "_lost", "_masked", "_most", "_moved", "_moving", "_name", "_over", "_piece", "_taken", "_tls", "_unsure",
+        "_watch", "_wire", "closed", "failed", "lock", "pongs", "progress", "stalled", "waiting",
     )  # fmt: skip
 
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
+    def __init__(self, name: str = "", watch: Watch | None = None, look: Callable[[bool], None] = _nothing) -> None:
+        self._name, self._watch, self._look = name, watch or Watch(), look
+        self.lock = Lock()
         self._drained: Condition | None = None  # said when nothing is pending, and when nothing more goes
         self._busy = False  # whether a frame is being made and sent: then a signal handler has to queue
         self._later: list[tuple[int, bytes | str, bool]] = []  # what signal handlers sent meanwhile
@@ -117,7 +133,12 @@ class Outbox:
             payload: The unmasked payload; a str has ASCII only.
             message: Whether it counts as a message.
         """
-        with self.lock:
+        if log.isEnabledFor(DEBUG):
+            self._log_frame(opcode, payload)
+        lock = self.lock
+        done = broken = False
+        -lock  # noqa: B018
+        try:
             size = len(payload)
             # No jump is taken on the way into this, as Python 3.10 would look for signals there.
             if message and size <= self._at_most:
@@ -125,6 +146,7 @@ class Outbox:
                 self._at_most = -1
                 self._busy = True
                 try:
+                    self._watch.expects = True
                     if isinstance(payload, str):
                         payload = payload.encode()
                     key = self._key()
@@ -155,24 +177,40 @@ class Outbox:
                         except BaseException as exc:
                             if not self._is_network(exc):
                                 raise
-                    gone = self._taken == whole
-                    if gone:
+                    if self._taken == whole:
                         self._at_once = None
+                        if not self._later:
+                            self._at_most = self._most
+                            done = True
+                            return True
                     else:
                         self._queue_rest()
-                    if gone and not self._later:
-                        self._at_most = self._most
                 finally:
                     self._busy = False
                 if self._later:
                     self.write()
-                sent = True
-            else:
-                sent = self._send(opcode, payload, message)
-        return sent
+                return True
+            return self._send(opcode, payload, message)
+        except BaseException:
+            broken = True
+            raise
+        finally:
+            ~lock  # noqa: B018
+            if not done:
+                try:
+                    self._look(broken)
+                except BaseException:
+                    self._look(True)  # nobody else would
+                    raise
+
+    def _log_frame(self, opcode: int, payload: Payload) -> None:
+        start = payload[:40]
+        shown = brief(start.encode() if isinstance(start, str) else bytes(start)) + "..." * (len(payload) > 40)
+        log.debug("%s > opcode %d, %d bytes: %s", self._name, opcode, len(payload), shown)
 
     def _send(self, opcode: int, payload: Payload, message: bool) -> bool:
         """As `send`, with the lock held, whatever there is to look after."""
+        self._watch.expects |= message
         if self.closed:
             return False
         if self._busy:
@@ -334,10 +372,11 @@ class Outbox:
             self._end()
             self.closed = True
             self._notify()
+            self._look = _nothing  # nobody waits for the socket any more; and it refers to who refers to this
 
     def forget(self) -> None:
         """As `close`, in the child of a fork, where another thread may have held the lock."""
-        self.lock = threading.RLock()
+        self.lock = Lock()
         self._drained = None
         self.close()
         self._later.clear()

@@ -109,14 +109,19 @@ class ThreadedEngine:
         "_waker",
         "_watch",
         "_write_to_read",
+        "send",
     )  # fmt: skip
+
+    send: Callable[[int, Payload], bool]  # an attribute: a method would be a call more for each message
 
     def __init__(self, settings: Settings, listener: Listener) -> None:
         self._settings = settings
         self._listener: Listener = listener
         self._waker = Waker()
         self._watch = Watch()
-        self._outbox = Outbox()
+        name = f"bws {settings.address.origin}"
+        self._outbox = Outbox(name, self._watch, self._look)
+        self.send = self._outbox.send
         self._sock: socket.socket | None = None
         self._patience: Patience | None = None  # while connecting
         self._tls = False
@@ -159,7 +164,7 @@ class ThreadedEngine:
         self._stop = False  # abort() or kill() was called
         self._reported = False
         self._not_begun = [True]  # a list, as it can be emptied once only
-        self._thread = threading.Thread(target=self._run, name=f"bws {settings.address.origin}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         forget_at_fork(self)
         self._relief = hire()  # last: it counts
 
@@ -192,37 +197,20 @@ class ThreadedEngine:
         except IndexError:
             return False
 
-    def send(self, opcode: int, payload: Payload, message: bool = True) -> bool:
-        if log.isEnabledFor(DEBUG):
-            self._log_frame(opcode, payload)
-        if message:
-            self._watch.expects = True
-        outbox = self._outbox
-        try:
-            return outbox.send(opcode, payload, message)
-        except BaseException:
-            outbox.write()  # a signal handler raised: what it interrupted is brought to an end
-            raise
-        finally:
-            if (outbox.waiting and (self._write_to_read or not self._polls_write)) or outbox.failed is not None:
-                self._calm = False
-                try:
-                    self.wake()
-                except BaseException:
-                    self.wake()  # nobody else would
-                    raise
-
     def ping(self, payload: bytes, callback: Callable[[float], object] | None) -> None:
         # Without a callback too: the first pong with a payload answers the first ping with it.
         if callback is not None or len(self._pings) < MAX_PINGS:
             self._pings.append((payload, callback, time.perf_counter()))
         self._watch.expects = True
-        self.send(PING, payload, message=False)
+        self._outbox.send(PING, payload, message=False)
 
-    def _log_frame(self, opcode: int, payload: Payload) -> None:
-        start = payload[:40]
-        shown = brief(start.encode() if isinstance(start, str) else bytes(start)) + "..." * (len(payload) > 40)
-        log.debug("%s > opcode %d, %d bytes: %s", self._thread.name, opcode, len(payload), shown)
+    def _look(self, interrupted: bool) -> None:
+        """See `Outbox`."""
+        outbox = self._outbox
+        if interrupted:
+            outbox.write()
+        if (outbox.waiting and (self._write_to_read or not self._polls_write)) or outbox.failed is not None:
+            self.wake()
 
     def close(self, code: int | None, reason: bytes) -> None:
         self._closing = True
@@ -234,7 +222,7 @@ class ThreadedEngine:
             self._close = None if sock is None else Trail(sock, self._outbox)
             self._close_due = time.monotonic() + timeout
         try:
-            self.send(CLOSE, close_payload(code, reason), message=False)
+            self._outbox.send(CLOSE, close_payload(code, reason), message=False)
             if self._close is not None:
                 self._close.sent()
         finally:
@@ -670,7 +658,7 @@ class ThreadedEngine:
     def _control(self, opcode: int, payload: bytes) -> None:
         """A control frame, in its place among the messages."""
         if opcode == PING:
-            self.send(PONG, payload, message=False)
+            self._outbox.send(PONG, payload, message=False)
         elif opcode == PONG:
             self._pong(payload)
         else:
@@ -679,7 +667,7 @@ class ThreadedEngine:
             self._close_due = None
             self._begin_draining()
             self._calm = False
-            if self.send(CLOSE, payload, message=False):
+            if self._outbox.send(CLOSE, payload, message=False):
                 self._reader.items.append(CloseFrame())
 
     def _pong(self, payload: bytes) -> None:
@@ -767,7 +755,7 @@ class ThreadedEngine:
                 first = timeout is not None and self._pong_due is None
                 if first and self._sock is not None:
                     self._ping = Trail(self._sock, self._outbox)
-                self.send(PING, self._keepalive, message=False)
+                self._outbox.send(PING, self._keepalive, message=False)
                 self._pinged = progress if self._outbox.waiting else -1
                 if first and self._ping is not None:
                     self._ping.sent()
@@ -824,7 +812,7 @@ class ThreadedEngine:
         self._violation = None
         self._begin_draining()
         reason = str(error).partition(" (")[0].encode()[:100].decode("utf-8", "ignore").encode()
-        self.send(CLOSE, close_payload(error.close_code, reason), message=False)
+        self._outbox.send(CLOSE, close_payload(error.close_code, reason), message=False)
         self._finish(Ending(error=error, failed=True))
 
     def _fail_soon(self, poller: Poller) -> None:
@@ -844,7 +832,7 @@ class ThreadedEngine:
 
     def _give_up(self) -> None:
         """close() was called before open was reported, or the interpreter exits."""
-        self.send(CLOSE, close_payload(1001), message=False)
+        self._outbox.send(CLOSE, close_payload(1001), message=False)
         self._draining = None
         self._finish(Ending(error=Aborted(), failed=True))
 

@@ -513,7 +513,7 @@ def test_a_signal_handler_may_look_and_send_at_any_point(kind: type[Narrow], siz
         assert (box.pending(), box.waiting) == (0, False)
         if not signal.came:
             break
-    assert 5 < points < 999
+    assert 4 < points < 999
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -543,7 +543,7 @@ def test_a_signal_handler_may_send_and_raise_at_any_point(kind: type[Narrow], si
         assert (box.pending(), box.waiting) == (0, False)
         if not signal.came:
             break
-    assert 5 < points < 999
+    assert 4 < points < 999
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -574,7 +574,7 @@ def test_a_time_limit_that_a_signal_handler_raises_is_no_failure_of_the_network(
         assert frames(sock)[-1] == (TEXT, b"last"), f"a signal at point {points}"
         if not signal.came:
             break
-    assert 5 < points < 999
+    assert 4 < points < 999
 
 
 def every_pair(scene: Callable[[int, int], bool]) -> int:
@@ -799,7 +799,7 @@ def test_what_tls_may_have_written_is_not_written_again_however_often_signal_han
         assert "a signal handler raised inside a TLS write" in str(box.failed), f"a signal at point {points}"
         if not signal.came:
             break
-    assert 5 < points < 999
+    assert 4 < points < 999
 
 
 def test_a_time_limit_inside_a_tls_write_is_raised_and_named() -> None:
@@ -833,7 +833,7 @@ def test_a_time_limit_around_a_tls_write_harms_nothing() -> None:
         assert (box.failed, box.pending()) == (None, 0), f"a signal at point {points}"
         if not signal.came:
             break
-    assert 5 < points < 999
+    assert 4 < points < 999
 
 
 @contextlib.contextmanager

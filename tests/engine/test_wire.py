@@ -14,6 +14,7 @@ import pytest
 
 from bws._engine.outbox import Outbox
 from bws._engine.wire import NOWHERE, Stream, wire_of
+from bws._system import Lock, held_here
 from tests.wire.frames import TEXT
 
 
@@ -97,15 +98,52 @@ def test_a_call_would_lose_it(armed: Armed) -> None:
     assert (box.result, armed.read()) == (0, b"abc")
 
 
+def test_a_lock_that_an_operator_takes_is_given_back_whatever_a_signal_handler_raises(armed: Armed) -> None:
+    lock = Lock()
+    for _ in range(2_000):
+        armed.raises = True
+        with contextlib.suppress(Sigio):
+            armed.near << b"a"  # the signal comes, and Python has not looked yet
+            -lock  # noqa: B018
+            try:
+                armed.call()
+            finally:
+                ~lock  # noqa: B018
+        assert armed.read() == b"a"
+        assert not held_here(lock)
+    assert armed.came == 2_000
+
+
+def test_a_call_would_leave_it_locked(armed: Armed) -> None:
+    """So the test above can fail."""
+    lock = Lock()
+
+    def call() -> None:
+        armed.raises = True
+        armed.near << b"a"
+        lock.acquire()
+        try:
+            armed.call()
+        finally:
+            lock.release()
+
+    with pytest.raises(Sigio):
+        call()
+    assert held_here(lock)
+
+
 @pytest.mark.parametrize("size", [5, 200, 30_000])
 def test_no_message_is_torn_lost_or_doubled_by_real_signals(armed: Armed, size: int) -> None:
     box = Outbox()
     box.open(wire_of(armed.near), None)
     head = 6 if size < 126 else 8
     for number in range(1_000):
-        with contextlib.suppress(Sigio):
-            armed.raises = True
+        armed.raises = True
+        try:
             box.send(TEXT, f"{number:05}" + "x" * (size - 5))
+            armed.call()
+        except Sigio:
+            pass
         assert len(armed.read()) == head + size
     assert armed.came == 1_000
     assert (box.pending(), box.failed) == (0, None)
