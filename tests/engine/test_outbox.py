@@ -318,6 +318,30 @@ def test_before_it_is_open_a_frame_waits_and_needs_no_polling() -> None:
     assert box.pending() == 0
 
 
+@pytest.mark.parametrize("kind", [Narrow, Gathering])
+@pytest.mark.parametrize("size", [20_000, 700_000])
+def test_nothing_is_masked_twice_however_little_of_it_the_system_takes(
+    kind: type[Narrow], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masked: list[int] = []
+
+    def mask(data: bytes | memoryview, key: bytes) -> bytes:
+        masked.append(len(data))
+        return xor(bytes(data), key)
+
+    monkeypatch.setattr(outbox_module, "mask", mask)
+    sock = kind()
+    box = outbox(sock)
+    sent = [bytes((number,)) * size for number in range(5)]
+    for payload in sent:
+        box.send(BINARY, payload)
+    while box.pending():
+        sock.room = 9_973
+        box.write()
+    assert frames(sock) == [(BINARY, payload) for payload in sent]
+    assert sum(masked) == 5 * size
+
+
 @pytest.mark.parametrize("blocks", WOULD_BLOCK)
 def test_everything_that_means_later_leaves_it_in_the_queue(blocks: type[OSError]) -> None:
     sock = Narrow()
