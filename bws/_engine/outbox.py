@@ -226,8 +226,8 @@ class Outbox:
         try:
             if self._at_once is not None or self._later or self._tls is not None:
                 self._catch_up()
-                if self.closed:
-                    return False
+            if self.closed:  # by now: a signal handler may have come in above
+                return False
             self._frame(opcode, payload, message)
         finally:
             self._busy = False
