@@ -65,6 +65,11 @@ class Gathering(Narrow):
     """A wire that takes several buffers at once."""
 
     gathers = True
+    most = 0  # buffers that it was given at once
+
+    def __matmul__(self, pieces: Sequence[bytes | memoryview]) -> int:
+        self.most = max(self.most, len(pieces))
+        return super().__matmul__(pieces)
 
 
 class Frames:
@@ -340,6 +345,24 @@ def test_nothing_is_masked_twice_however_little_of_it_the_system_takes(
         box.write()
     assert frames(sock) == [(BINARY, payload) for payload in sent]
     assert sum(masked) == 5 * size
+
+
+@pytest.mark.parametrize("step", [1, 200, 9_973])
+@pytest.mark.parametrize("size", [100, 20_000, 700_000])
+def test_the_system_gets_few_buffers_at_once_however_little_it_takes(size: int, step: int) -> None:
+    """It refuses more than 1,024, and looking through many takes long."""
+    sock = Gathering()
+    box = outbox(sock)
+    sent = [bytes((number,)) * size for number in range(200 if size == 100 else 3)]
+    for payload in sent:
+        box.send(BINARY, payload)
+    for _ in range(3_000):
+        sock.room = step
+        box.write()
+    sock.room = 1 << 30
+    box.write()
+    assert frames(sock) == [(BINARY, payload) for payload in sent]
+    assert sock.most <= 130
 
 
 @pytest.mark.parametrize("blocks", WOULD_BLOCK)
