@@ -26,7 +26,8 @@ TLS_PIECE = 65 * 1024
 CHUNK = 1024 * 1024  # bytes masked and sent at a time, past the empty queue
 PIECE = 256 * 1024  # and from the queue: of more, the first has left the processor's cache before it is sent
 APART = 16 * 1024  # bytes of payload from which copying it behind its header costs more than a list of both
-GATHER = 64  # frames that wait, given to the operating system in one call; POSIX allows 16, all that we run on 1,024
+# Frames that wait, given to the operating system in one call: two buffers each at most. All that we run on take 1,024.
+GATHER = 64
 MAX_PONGS = 1_000  # that wait: a peer that pings and does not read must not fill the memory
 
 DEBUG = logging.DEBUG
