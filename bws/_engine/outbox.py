@@ -225,8 +225,7 @@ class Outbox:
         self._at_most = -1
         self._busy = True
         try:
-            if self._at_once is not None or self._later or self._tls is not None:
-                self._catch_up()
+            self._catch_up()
             if self.closed:  # by now: a signal handler may have come in above
                 return False
             self._frame(opcode, payload, message)
@@ -234,8 +233,7 @@ class Outbox:
             self._busy = False
         if self._later:
             self.write()
-        if not self._frames:
-            self._settle()
+        self._settle()
         return True
 
     def _settle(self) -> None:

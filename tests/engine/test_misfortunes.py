@@ -454,7 +454,7 @@ def test_who_writes_tells_reading_that_waits_to_write(monkeypatch: pytest.Monkey
         with monkeypatch.context() as patch:
             patch.setattr(threaded.ThreadedEngine, "wake", lambda self: woken.append(self._write_to_read))
             engine._polls_write = engine._outbox.waiting = True  # as when the system takes no more
-            engine._outbox._at_most = -1
+            engine._outbox._at_most = -1  # which looks after what waits
             ws.send("one")
             engine._write_to_read = True
             engine._outbox._at_most = -1
