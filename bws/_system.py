@@ -29,6 +29,7 @@ __all__ = [
     "Waker",
     "acknowledge_now",
     "acknowledged",
+    "ascii_bytes",
     "capped",
     "close_descriptor",
     "forget_at_fork",
@@ -407,6 +408,45 @@ def keep_freed_memory() -> None:
     """
     with contextlib.suppress(MemoryError):
         bytes(8 * 1024 * 1024)
+
+
+_COPIED = 64 * 1024  # bytes of text under which a copy is made in less time than it takes to look at it where it lies
+_BUF_READ = 0x100  # PyBUF_READ
+
+
+def _text_viewer() -> Callable[[str], memoryview] | None:
+    """How to look at a text of ASCII where it lies; None where Python has been built without a way.
+
+    Both functions are in CPython's stable ABI. The second one is told an address, and does not keep the text there.
+    """
+    try:
+        from ctypes import PYFUNCTYPE, c_int, c_ssize_t, c_void_p, py_object, pythonapi
+
+        address = PYFUNCTYPE(c_void_p, py_object, c_void_p)(("PyUnicode_AsUTF8AndSize", pythonapi))
+        view = PYFUNCTYPE(py_object, c_void_p, c_ssize_t, c_int)(("PyMemoryView_FromMemory", pythonapi))
+    except (ImportError, AttributeError, OSError, MemoryError):
+        return None
+
+    def viewer(text: str) -> memoryview:
+        seen: memoryview = view(address(text, None), len(text), _BUF_READ)
+        return seen
+
+    return viewer
+
+
+_view_of = _text_viewer()
+
+
+def ascii_bytes(text: str, start: int = 0, stop: int | None = None) -> bytes | memoryview:
+    """The bytes of ``text[start:stop]``, where `text` has ASCII only; of a long one without a copy.
+
+    What is returned may be used for as long as the caller keeps `text` itself, and no longer: it is the argument of a
+    call and is not given a name.
+    """
+    if _view_of is None or len(text) < _COPIED:
+        return text[start:stop].encode()
+    view = _view_of(text)
+    return view[start:stop] if start or stop is not None else view
 
 
 # Of Linux' struct tcp_info (linux/tcp.h): tcpi_last_ack_recv, and tcpi_bytes_acked, which is there since 4.1.

@@ -6,12 +6,14 @@ import contextlib
 import importlib.util
 import itertools
 import os
+import pathlib
 import select
 import signal
 import socket
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -450,6 +452,63 @@ def test_closing_a_descriptor_says_nothing_on_the_wire(pair: tuple[socket.socket
     one.sendall(b"still there")
     assert other.recv(100) == b"still there"
     _system.close_descriptor(copy)  # nothing is left to close
+
+
+LONG = _system._COPIED
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("size", [0, 1, LONG - 1, LONG, 3 * LONG + 1])
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, None), (1, None), (0, 5), (LONG - 2, LONG + 2), (3, 2 * LONG), (LONG, LONG), (0, 9 * LONG)]
+)
+def test_the_bytes_of_a_text_are_those_of_its_encoding(
+    monkeypatch: pytest.MonkeyPatch, copied: bool, size: int, start: int, stop: int | None
+) -> None:
+    if copied:
+        monkeypatch.setattr(_system, "_view_of", None)
+    text = ("".join(map(chr, range(128))) * (size // 128 + 1))[:size]
+    assert bytes(_system.ascii_bytes(text, start, stop)) == text[start:stop].encode()
+
+
+def test_the_bytes_of_a_long_text_are_no_copy_and_cannot_be_changed() -> None:
+    text = "x" * (8 << 20)
+    tracemalloc.start()
+    try:
+        seen = _system.ascii_bytes(text, 1)
+        assert tracemalloc.get_traced_memory()[1] < 10_000
+    finally:
+        tracemalloc.stop()
+    assert isinstance(seen, memoryview)
+    assert (seen.readonly, seen.format, seen.itemsize, len(seen)) == (True, "B", 1, len(text) - 1)
+    # It has the address and not the text, so it is to be gone before that.
+    seen.release()
+
+
+WITHOUT_CTYPES = """
+import threading
+
+import bws
+from bws import _system
+from bws.testing import EchoServer
+
+with EchoServer() as server, bws.WebSocket(server.url, max_size=None) as ws:
+    got = []
+    ws.bind("message", lambda evt: got.append(evt.data))
+    assert ws.wait_open(10)
+    sent = ["x" * 1_000_000, "y" * 10_000_000]
+    for text in sent:
+        ws.send(text)
+    while len(got) < 2:
+        threading.Event().wait(0.01)
+print(got == sent, _system._view_of)
+"""
+
+
+def test_where_python_has_no_ctypes_text_is_copied(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "ctypes.py").write_text("raise ImportError('built without libffi')")
+    done = run_python(WITHOUT_CTYPES, paths=[tmp_path])
+    assert (done.stdout.split(), done.stderr) == (["True", "None"], "")
 
 
 ELSEWHERE = """

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, NamedTuple
 
-from .._system import Condition, Lock, held_here
+from .._system import Condition, Lock, ascii_bytes, held_here
 from .._text import brief
 from .deflate import Deflater
 from .frames import CLOSE, PONG, SMALL_HEADS, Payload, frame, head, mask, masking_keys
@@ -153,14 +153,14 @@ class Outbox:
                 self._busy = True
                 try:
                     self._watch.expects = True
-                    if isinstance(payload, str):
-                        payload = payload.encode()
                     key = self._key()
                     self._taken = 0
                     # frame() and _transmit() in full: calling them would take a sixth of the time Python needs.
                     # No `try` has an `if` in it, as 3.10 would look for signals there, and what a handler raised
                     # would be taken for the network's: so each write has its own, here and below.
                     if size < APART:
+                        if isinstance(payload, str):
+                            payload = payload.encode()
                         if size < 126:
                             data = SMALL_HEADS[opcode][size] + key + mask(payload, key)
                         else:
@@ -174,7 +174,7 @@ class Outbox:
                                 raise
                     else:
                         header = head(opcode, size, key)
-                        payload = mask(payload, key)
+                        payload = mask(ascii_bytes(payload) if isinstance(payload, str) else payload, key)
                         whole = len(header) + size
                         self._at_once = header, payload, size, 0
                         pieces = header, payload
@@ -265,10 +265,8 @@ class Outbox:
     def _frame(self, opcode: int, payload: Payload, message: bool) -> None:
         key = self._key()
         if message:
-            if self._deflater is not None:
-                payload = payload.encode() if isinstance(payload, str) else payload
-                if self._send_packed(self._deflater, opcode, payload, key):
-                    return
+            if self._deflater is not None and self._send_packed(self._deflater, opcode, payload, key):
+                return
             self._message(opcode, payload, key, len(payload), 0)
             return
         assert not isinstance(payload, str)
@@ -288,13 +286,13 @@ class Outbox:
         if self._moving is None:
             self._write()
 
-    def _send_packed(self, deflater: Deflater, opcode: int, payload: bytes | memoryview, key: bytes) -> bool:
+    def _send_packed(self, deflater: Deflater, opcode: int, payload: Payload, key: bytes) -> bool:
         """Send a message compressed; False when that does not pay."""
         if self._unsure:
             deflater.restart()
         # No memory, or a signal handler that raises: what was compressed may then never be sent.
         self._unsure = True
-        packed = deflater.deflate(payload)
+        packed = deflater.deflate(ascii_bytes(payload) if isinstance(payload, str) else payload)
         if packed is not None:
             self._message(opcode, packed, key, len(payload), len(packed))
         self._unsure = False
@@ -309,8 +307,8 @@ class Outbox:
             return
         header = head(opcode, size, key, packed > 0)
         if not self._frames and self._wire.gathers and size <= CHUNK:
-            body = body.encode() if isinstance(body, str) else body
-            self._transmit(header, mask(body, key), payload, packed)
+            masked = mask(ascii_bytes(body) if isinstance(body, str) else body, key)
+            self._transmit(header, masked, payload, packed)
             return
         if not isinstance(body, str):
             body = memoryview(body)
@@ -573,13 +571,14 @@ class Outbox:
     def _part(queued: _Frame, start: int, room: int) -> bytes | memoryview:
         """Some of a frame's data, masked: at most `room` bytes from `start`."""
         data, key = queued.data, queued.key
+        stop = None
         if start or len(data) > room:
-            data, turn = data[start : start + room], start % 4
+            stop, turn = start + room, start % 4
             key = key[turn:] + key[:turn]
         if not key:
-            view: memoryview = data
+            view: memoryview = data if stop is None else data[start:stop]
             return view
-        return mask(data.encode() if isinstance(data, str) else data, key)
+        return mask(ascii_bytes(data, start, stop) if isinstance(data, str) else data[start:stop], key)
 
     def _end(self) -> None:
         """Nothing goes out any more: what is queued is lost."""

@@ -273,6 +273,38 @@ def test_messages_that_wait_cost_no_memory_beside_the_program_s_own() -> None:
     assert box.pending() > 1_500 << 20
 
 
+class Counting:
+    """A wire that takes all and keeps nothing."""
+
+    gathers = True
+    taken = 0
+
+    def __lshift__(self, data: bytes | memoryview) -> int:
+        self.taken += len(data)
+        return len(data)
+
+    def __matmul__(self, pieces: Sequence[bytes | memoryview]) -> int:
+        return sum(self << piece for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("size", "compressed", "most"), [(1 << 20, False, 1 << 20), (8 << 20, False, 256 << 10), (8 << 20, True, 256 << 10)]
+)
+def test_a_long_text_is_sent_without_a_copy_beside_what_is_masked(size: int, compressed: bool, most: int) -> None:
+    sock = Counting()
+    box = outbox(sock, Deflater(Agreement()) if compressed else None)
+    text = "x" * size
+    tracemalloc.start()
+    try:
+        assert box.send(TEXT, text)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert box.pending() == 0
+    assert sock.taken == size + 14 or (compressed and 0 < sock.taken < size // 100)
+    assert peak < most + 100_000
+
+
 def test_messages_that_wait_are_masked_and_written_a_quarter_of_a_mebibyte_at_a_time() -> None:
     sock = Gathering()
     box = outbox(sock)
