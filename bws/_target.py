@@ -6,15 +6,12 @@ import logging
 import threading
 import types
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+from typing import Any, Literal, TypeVar, overload
 
 from ._handler import Handler, one_argument
 from ._text import brief
 from .errors import InvalidStateError
 from .events import CloseEvent, DOMEvent, MessageEvent
-
-if TYPE_CHECKING:
-    from ._websocket import WebSocket
 
 __all__ = ["EVENTS", "EventTarget", "Handler"]
 
@@ -316,7 +313,7 @@ class EventTarget:
 
     def _call(self, listeners: tuple[Listener, ...], event: DOMEvent) -> None:
         """Call each of `listeners` that has not been removed meanwhile."""
-        event.target = cast("WebSocket", self)
+        event._target = self
         leaving: BaseException | None = None
         for listener in listeners:
             if listener.removed:

@@ -486,8 +486,8 @@ class WebSocket(EventTarget):
                     if only is not None:
                         event = _new(MessageEvent)
                         event.data = item
-                        event.target = self
-                        event.timeStamp = stamp
+                        event._target = self
+                        event._time_stamp = stamp
                         self._now = event
                         only(event)
                     elif not self._quiet:

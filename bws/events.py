@@ -16,64 +16,92 @@ __all__ = ["CloseEvent", "DOMEvent", "MessageEvent"]
 class DOMEvent:
     """One event, as a handler receives it; the ``open`` and ``error`` events are plain ones.
 
-    Attributes:
-        type: ``'open'``, ``'error'``, ``'message'``, ``'close'``, or a name of your own for ``dispatchEvent``.
-        target: The ``WebSocket`` it happened to (None until it is dispatched).
-        currentTarget: The same object: there is no tree to bubble through.
-        timeStamp: Milliseconds, as a float, from an arbitrary start that does not jump.
-        error: *(bws extension)* on ``error`` events and on an unclean ``close``, the exception with the real cause,
-            otherwise None.
-        message: *(bws extension)* the `error` as one line, '' without one.
+    Its attributes cannot be set, so that no handler changes what the next one sees; you may add others of your own.
     """
 
     # What every message event sets has a slot; what is mostly the default is an attribute of the class.
-    __slots__ = ("__dict__", "target", "timeStamp")
+    __slots__ = ("__dict__", "_target", "_time_stamp")
 
-    type: str = ""
-    target: WebSocket | Any  # None until it is dispatched, which no handler has to ask for
-    timeStamp: float
-    error: BaseException | None = None
+    _type: str = ""
+    _target: WebSocket | Any  # None until it is dispatched, which no handler has to ask for
+    _time_stamp: float
+    _error: BaseException | None = None
 
     def __init__(self, type: str, *, error: BaseException | None = None) -> None:
         if not isinstance(type, str):
             raise TypeError(f"type must be a str such as 'message', not {brief(type)}")
-        self.type = type
-        self.target = None
-        self.timeStamp = perf_counter() * 1000
+        self._type = type
+        self._target = None
+        self._time_stamp = perf_counter() * 1000
         if error is not None:
-            self.error = error
+            self._error = error
 
     @property
-    def currentTarget(self) -> WebSocket | None:
-        """The same object as `target`."""
-        return self.target
+    def type(self) -> str:
+        """``'open'``, ``'error'``, ``'message'``, ``'close'``, or a name of your own for ``dispatchEvent``."""
+        return self._type
+
+    @property
+    def target(self) -> WebSocket | Any:
+        """The ``WebSocket`` it happened to; None until it is dispatched."""
+        return self._target
+
+    @property
+    def currentTarget(self) -> WebSocket | Any:
+        """The same object as `target`: there is no tree to bubble through."""
+        return self._target
+
+    @property
+    def timeStamp(self) -> float:
+        """Milliseconds from an arbitrary start that does not jump."""
+        return self._time_stamp
+
+    @property
+    def eventPhase(self) -> int:
+        """2, "at target"; 0 until it is dispatched."""
+        return 0 if self._target is None else 2
+
+    @property
+    def bubbles(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def cancelable(self) -> bool:
+        """False: nothing can be prevented."""
+        return False
+
+    @property
+    def error(self) -> BaseException | None:
+        """*(bws extension)* On ``error`` and on an unclean ``close``, the exception with the real cause; else None."""
+        return self._error
 
     @property
     def message(self) -> str:
-        """The cause as one line."""
-        return "" if self.error is None else str(self.error) or type(self.error).__name__
+        """*(bws extension)* The `error` as one line, ``''`` without one."""
+        return "" if self._error is None else str(self._error) or type(self._error).__name__
 
     def _facts(self) -> str:
-        return "" if self.error is None else f" error={self.error!r}"
+        return "" if self._error is None else f" error={self._error!r}"
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.type!r}{self._facts()}>"
+        return f"<{type(self).__name__} {self._type!r}{self._facts()}>"
 
 
 class MessageEvent(DOMEvent):
     """A message from the server (https://html.spec.whatwg.org/#messageevent).
 
     Attributes:
-        data: ``str`` for a text message, ``bytes`` for a binary one.
-        origin: Scheme, host and port of the server, such as ``'wss://example.com'``.
-        lastEventId: Always ``''`` on a WebSocket.
+        data: ``str`` for a text message, ``bytes`` for a binary one. It alone can be set, as guarding it would take
+            a tenth of a small message's time.
     """
 
     __slots__ = ("data",)
 
-    type: str = "message"
+    _type: str = "message"
     data: Any
-    lastEventId: str = ""
+    _last_event_id: str = ""
+    _given_origin: str | None = None
 
     def __init__(
         self, type: str = "message", data: Any = None, origin: str | None = None, lastEventId: str = ""
@@ -81,40 +109,33 @@ class MessageEvent(DOMEvent):
         super().__init__(type)
         self.data = data
         if origin is not None:
-            self.origin = origin
+            self._given_origin = origin
         if lastEventId:
-            self.lastEventId = lastEventId
+            self._last_event_id = lastEventId
 
     @property
     def origin(self) -> str:
-        """That of the target's URL, unless the event was made with another."""
-        own: str = self.__dict__.get("_origin", "")
-        return own or ("" if self.target is None else self.target._origin())
+        """That of the target's URL, such as ``'wss://example.com'``, unless the event was made with another."""
+        return self._given_origin or ("" if self._target is None else self._target._origin())
 
-    @origin.setter
-    def origin(self, value: str) -> None:
-        self._origin = value
+    @property
+    def lastEventId(self) -> str:
+        """Always ``''`` on a WebSocket."""
+        return self._last_event_id
 
     def _facts(self) -> str:
         return f" data={brief(self.data)}"
 
 
 class CloseEvent(DOMEvent):
-    """The end of the connection (https://websockets.spec.whatwg.org/#the-closeevent-interface).
+    """The end of the connection (https://websockets.spec.whatwg.org/#the-closeevent-interface)."""
 
-    Attributes:
-        code: The peer's close code; 1005 when its close frame was empty, 1006 when there was none.
-        reason: The peer's reason, at most 123 bytes of UTF-8.
-        wasClean: Whether the closing handshake was done.
-        error: *(bws extension)* the exception with the real cause of an unclean close, otherwise None.
-    """
+    __slots__ = ("_code", "_reason", "_was_clean")
 
-    __slots__ = ("code", "reason", "wasClean")
-
-    type: str = "close"
-    code: int
-    reason: str
-    wasClean: bool
+    _type: str = "close"
+    _code: int
+    _reason: str
+    _was_clean: bool
 
     def __init__(
         self,
@@ -126,9 +147,24 @@ class CloseEvent(DOMEvent):
         error: BaseException | None = None,
     ) -> None:
         super().__init__(type, error=error)
-        self.code = code
-        self.reason = reason
-        self.wasClean = wasClean
+        self._code = code
+        self._reason = reason
+        self._was_clean = wasClean
+
+    @property
+    def code(self) -> int:
+        """The peer's close code; 1005 when its close frame was empty, 1006 when there was none."""
+        return self._code
+
+    @property
+    def reason(self) -> str:
+        """The peer's reason, at most 123 bytes of UTF-8."""
+        return self._reason
+
+    @property
+    def wasClean(self) -> bool:
+        """Whether the closing handshake was done."""
+        return self._was_clean
 
     def _facts(self) -> str:
-        return f" code={self.code} reason={self.reason!r} wasClean={self.wasClean}{super()._facts()}"
+        return f" code={self._code} reason={self._reason!r} wasClean={self._was_clean}{super()._facts()}"

@@ -119,7 +119,7 @@ def test_the_class_has_exactly_these_names() -> None:
 
 
 def test_the_events_have_exactly_these_names() -> None:
-    common = {"type", "target", "currentTarget", "timeStamp", "error", "message"}
+    common = {"type", "target", "currentTarget", "timeStamp", "eventPhase", "bubbles", "cancelable", "error", "message"}
     assert public(bws.DOMEvent("x")) == common
     assert public(bws.MessageEvent()) == common | {"data", "origin", "lastEventId"}
     assert public(bws.CloseEvent()) == common | {"code", "reason", "wasClean"}
@@ -244,8 +244,7 @@ def test_an_event_of_a_program_has_its_defaults() -> None:
     assert (event.type, event.data, event.origin, event.lastEventId) == ("mine", 1, "", "7")
     assert (event.target, event.currentTarget, event.error, event.message) == (None, None, None, "")
     assert event.timeStamp <= bws.DOMEvent("later").timeStamp
-    event.origin = "ws://other"
-    assert event.origin == "ws://other"
+    assert bws.MessageEvent("mine", origin="ws://other").origin == "ws://other"
     assert bws.DOMEvent("error", error=ValueError()).message == "ValueError"
     with pytest.raises(TypeError, match="type must be a str"):
         bws.DOMEvent(None)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import pytest
 
 import bws
 from tests.conftest import Mode, Play, Recorder
-from tests.wire.frames import BINARY, TEXT, frame
+from tests.wire.frames import BINARY, CLOSE, TEXT, frame
 from tests.wire.server import Connection, ScriptedServer
 
 
@@ -31,6 +31,42 @@ def test_the_events_have_the_browsers_attributes(play: Play) -> None:
     assert closed.error is error.error
     assert error.message
     assert error.message in str(error.error)
+
+
+PLAIN = ["type", "target", "currentTarget", "timeStamp", "eventPhase", "bubbles", "cancelable", "error", "message"]
+READ_ONLY = [
+    *(("open", name) for name in PLAIN),
+    *(("message", name) for name in ["origin", "lastEventId"]),
+    *(("close", name) for name in ["code", "reason", "wasClean"]),
+]
+
+
+@pytest.mark.parametrize(("type", "name"), READ_ONLY)
+def test_no_handler_changes_what_the_next_one_sees(play: Play, type: str, name: str) -> None:
+    raised: list[str] = []
+
+    def first(r: Recorder, evt: Any) -> None:
+        before = getattr(evt, name)
+        with pytest.raises(AttributeError) as caught:
+            setattr(evt, name, "mine")
+        raised.append(str(caught.value))
+        evt.mine = name  # others may be added
+        r.note(type, getattr(evt, name) == before, evt.mine)
+
+    played = play(lambda c: c.handshake(then=frame(TEXT, "x") + frame(CLOSE)), on={type: first})
+    assert (type, True, name) in played.entries
+    assert len(raised) == 1
+
+
+def test_events_are_at_their_target_and_neither_bubble_nor_can_be_cancelled(play: Play) -> None:
+    def look(r: Recorder, evt: Any) -> None:
+        r.note("phase", evt.type, evt.eventPhase, evt.bubbles, evt.cancelable)
+
+    every: Any = dict.fromkeys(["open", "message", "error", "close"], look)
+    played = play(lambda c: c.handshake(then=frame(TEXT, "x") + frame(3)), on=every)
+    seen = [entry for entry in played.entries if entry[0] == "phase"]
+    assert seen == [("phase", type, 2, False, False) for type in ("open", "message", "error", "close")]
+    assert bws.DOMEvent("mine").eventPhase == 0
 
 
 def test_the_current_target_is_the_socket_while_a_handler_runs(play: Play) -> None:
