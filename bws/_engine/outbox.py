@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import ssl
+import sys
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
+from types import FrameType
 from typing import Any, NamedTuple
 
 from .._system import Condition, Lock, ascii_bytes, held_here
@@ -219,7 +221,7 @@ class Outbox:
         self._watch.expects |= message
         if self.closed:
             return False
-        if self._busy:
+        if self._busy and self._goes_on():
             self._later.append((opcode, payload if isinstance(payload, str) else bytes(payload), message))
             return True
         self._at_most = -1
@@ -235,6 +237,22 @@ class Outbox:
             self.write()
         self._settle()
         return True
+
+    def _goes_on(self) -> bool:
+        """With the lock held: whether a signal handler, or a finalizer, asks, whose thread will come back to a step.
+
+        If not, two signals have raised shortly one after the other: CPython before 3.12 may skip a `finally` then.
+        """
+        frame: FrameType | None = sys._getframe(2)
+        if frame is not None and frame.f_code is _STEPS[0]:
+            frame = frame.f_back  # `_send` is called by the `send` that asks
+        while frame is not None:
+            if frame.f_code in _STEPS and frame.f_locals.get("self") is self:
+                return True
+            frame = frame.f_back
+        self._moving = None
+        self._busy = False
+        return False
 
     def _settle(self) -> None:
         """Note whether the next message may go out at once; no jump is taken on the way to that, see `send`."""
@@ -263,7 +281,11 @@ class Outbox:
         self._write()
 
     def _frame(self, opcode: int, payload: Payload, message: bool) -> None:
-        key = self._key()
+        try:
+            key = self._key()
+        except StopIteration:  # there was no memory for new ones, once
+            self._key = masking_keys().__next__
+            key = self._key()
         if message:
             if self._deflater is not None and self._send_packed(self._deflater, opcode, payload, key):
                 return
@@ -322,7 +344,7 @@ class Outbox:
         """The socket takes more: give it what waits."""
         with self.lock:
             before = self._position()
-            going = not self._busy  # else this is a signal handler's, and what it interrupted goes on
+            going = not (self._busy and self._goes_on())  # else this is a signal handler's
             while True:  # not the condition: Python 3.13 looks for signals in its jump back, and leaves the lock held
                 if not going:
                     break
@@ -356,7 +378,7 @@ class Outbox:
         would be waited for.
         """
         with self.lock:
-            if self._busy:
+            if self._busy and self._goes_on():
                 return not self._pending()
             if self._drained is None:
                 self._drained = Condition(self.lock)
@@ -623,6 +645,9 @@ class Outbox:
     def _notify(self) -> None:
         if self._drained is not None:
             self._drained.notify_all()
+
+
+_STEPS = tuple(step.__code__ for step in (Outbox.send, Outbox._send, Outbox.write))  # that set `_busy`
 
 
 def _share(left: int, payload: int, packed: int) -> int:
