@@ -410,39 +410,40 @@ def keep_freed_memory() -> None:
         bytes(8 * 1024 * 1024)
 
 
-_COPIED = 64 * 1024  # bytes of text under which a copy is made in less time than it takes to look at it where it lies
-_BUF_READ = 0x100  # PyBUF_READ
+_COPIED = 96 * 1024  # bytes of text under which a copy is made in less time than it takes to look at it where it lies
 
 
 def _text_viewer() -> Callable[[str], memoryview] | None:
-    """How to look at a text of ASCII where it lies; None where Python has been built without a way.
-
-    Both functions are in CPython's stable ABI. The second one is told an address, and does not keep the text there.
-    """
+    """How to look at a text of ASCII where it lies; None where Python has no way, or is told to have none."""
     try:
-        from ctypes import PYFUNCTYPE, c_int, c_ssize_t, c_void_p, py_object, pythonapi
+        from ctypes import PYFUNCTYPE, ArgumentError, c_char, c_void_p, py_object, pythonapi
 
-        address = PYFUNCTYPE(c_void_p, py_object, c_void_p)(("PyUnicode_AsUTF8AndSize", pythonapi))
-        view = PYFUNCTYPE(py_object, c_void_p, c_ssize_t, c_int)(("PyMemoryView_FromMemory", pythonapi))
-    except (ImportError, AttributeError, OSError, MemoryError):
+        # of CPython's stable ABI
+        address_of = PYFUNCTYPE(c_void_p, py_object, c_void_p)(("PyUnicode_AsUTF8AndSize", pythonapi))
+    except Exception:  # built without; or an audit hook of the program, which may raise anything
         return None
 
-    def viewer(text: str) -> memoryview:
-        seen: memoryview = view(address(text, None), len(text), _BUF_READ)
-        return seen
+    class Memory(c_char * sys.maxsize):  # type: ignore[misc] # mypy takes a product for no class
+        """All that begins at an address. It keeps the text that lies there, and is kept by each view of it."""
 
-    return viewer
+        __slots__ = ("text",)
+
+    def view_of(text: str) -> memoryview:
+        try:
+            memory = Memory.from_address(address_of(text, None))
+        except ArgumentError as exc:  # whatever an argument could not be converted for: there are only good ones
+            raise MemoryError from exc
+        memory.text = text
+        return memoryview(memory).toreadonly()[: len(text)]
+
+    return view_of
 
 
 _view_of = _text_viewer()
 
 
 def ascii_bytes(text: str, start: int = 0, stop: int | None = None) -> bytes | memoryview:
-    """The bytes of ``text[start:stop]``, where `text` has ASCII only; of a long one without a copy.
-
-    What is returned may be used for as long as the caller keeps `text` itself, and no longer: it is the argument of a
-    call and is not given a name.
-    """
+    """The bytes of ``text[start:stop]``, where `text` has ASCII only; of a long one without a copy."""
     if _view_of is None or len(text) < _COPIED:
         return text[start:stop].encode()
     view = _view_of(text)

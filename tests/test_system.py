@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import itertools
 import os
@@ -471,18 +472,51 @@ def test_the_bytes_of_a_text_are_those_of_its_encoding(
     assert bytes(_system.ascii_bytes(text, start, stop)) == text[start:stop].encode()
 
 
-def test_the_bytes_of_a_long_text_are_no_copy_and_cannot_be_changed() -> None:
-    text = "x" * (8 << 20)
+def test_the_bytes_of_a_long_text_are_no_copy_cannot_be_changed_and_keep_the_text() -> None:
+    size = 8 << 20
     tracemalloc.start()
     try:
+        text = "x" * size
+        tracemalloc.reset_peak()
         seen = _system.ascii_bytes(text, 1)
-        assert tracemalloc.get_traced_memory()[1] < 10_000
+        assert tracemalloc.get_traced_memory()[1] < size + 10_000
+        assert isinstance(seen, memoryview)
+        assert (seen.readonly, seen.itemsize, len(seen)) == (True, 1, size - 1)
+        part = seen[-1_000:]
+        del text, seen  # as a tracer or a debugger may keep a view that it has seen
+        assert tracemalloc.get_traced_memory()[0] > size
+        assert bytes(part) == b"x" * 1_000
+        del part
+        assert tracemalloc.get_traced_memory()[0] < 10_000
     finally:
         tracemalloc.stop()
-    assert isinstance(seen, memoryview)
-    assert (seen.readonly, seen.format, seen.itemsize, len(seen)) == (True, "B", 1, len(text) - 1)
-    # It has the address and not the text, so it is to be gone before that.
-    seen.release()
+
+
+def test_no_memory_for_a_look_at_a_text_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(text: str, size: None) -> int:
+        raise ctypes.ArgumentError("argument 1: MemoryError: ")
+
+    monkeypatch.setattr(ctypes, "PYFUNCTYPE", lambda *types: lambda symbol: no_memory)
+    monkeypatch.setattr(_system, "_view_of", _system._text_viewer())
+    with pytest.raises(MemoryError):
+        _system.ascii_bytes("x" * LONG)
+
+
+def test_where_an_audit_hook_forbids_it_text_is_copied() -> None:
+    done = run_python(
+        """
+        import sys
+
+        def forbid(event, args):
+            if event.startswith("ctypes"):
+                raise RuntimeError(event + " is not allowed here")
+
+        sys.addaudithook(forbid)
+        from bws import _system
+        print(_system._view_of, _system.ascii_bytes("x" * 100_000) == b"x" * 100_000)
+        """
+    )
+    assert (done.stdout.split(), done.stderr) == (["None", "True"], "")
 
 
 WITHOUT_CTYPES = """
