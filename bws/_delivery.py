@@ -69,6 +69,8 @@ class Direct:
 
     __slots__ = ("_again", "_late", "_lock", "_ref")
 
+    failure: Exception | None = None  # see `Dispatched`; this needs none
+
     def __init__(self, target: Target) -> None:
         # Weak, so that nothing has to wait for the garbage collector: an open socket is kept in _lifetime.
         self._ref = weakref.ref(target)
@@ -149,7 +151,11 @@ class Direct:
 
 
 class Dispatched:
-    """Handlers run where `dispatch` runs what it is given."""
+    """Handlers run where `dispatch` runs what it is given.
+
+    Attributes:
+        failure: What `dispatch` raised, when it could not be used any more.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -168,6 +174,7 @@ class Dispatched:
         "_ref",
         "_scheduled",
         "_thread",
+        "failure",
     )
 
     def __init__(self, target: Target, dispatch: Dispatch) -> None:
@@ -188,6 +195,7 @@ class Dispatched:
         self._handing: int | None = None  # the thread that is in `dispatch`
         self._inside: int | None = None  # the thread that is in _drain
         self._again = False  # _drain was called while a thread was in it
+        self.failure: Exception | None = None
 
     def attach(self) -> None:
         """The target is complete: from now on it can be told that the loop is gone."""
@@ -273,11 +281,21 @@ class Dispatched:
                     target._leave()
                 return
             except Exception as exc:
-                log.info("dispatch raised %r: its loop is gone, so the connection is closed", exc)
+                # What Tk and asyncio raise when a window or a loop is gone is no news; a mistake of the program's is.
+                ended = isinstance(exc, RuntimeError) or type(exc).__name__ == "TclError"
+                level = logging.INFO if ended else logging.WARNING
+                log.log(level, "dispatch raised %r: no handler can be called, so the connection is closed", exc)
+                self.failure = exc
                 self._gone = True
                 target = self._ref()
                 if target is not None:
                     target._abandon()
+            except BaseException as exc:
+                # A handler's, which ran at once: as without dispatch, it is reported, and the connection stays.
+                if not patient:
+                    raise
+                self.raised(exc)
+                return
         # Nobody is there to see events: take them as they come, so that the states go on.
         self._drain()
 

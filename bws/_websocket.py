@@ -92,8 +92,8 @@ class WebSocket(EventTarget):
 
     __slots__ = (
         "__dict__", "__weakref__", "_aborted", "_binary_type", "_changed", "_close_done", "_delivery", "_dropped",
-        "_engine", "_extensions", "_fired", "_muted", "_open_done", "_open_fired", "_over", "_protocol", "_quiet",
-        "_refused", "_settings", "_state", "_verdict",
+        "_engine", "_extensions", "_farewell", "_fired", "_muted", "_open_done", "_open_fired", "_over", "_protocol",
+        "_quiet", "_refused", "_settings", "_state", "_verdict",
     )  # fmt: skip
 
     CONNECTING = _Constant(CONNECTING)
@@ -151,6 +151,7 @@ class WebSocket(EventTarget):
         self._fired = 0  # of the last events
         self._protocol = self._extensions = ""
         self._binary_type = BINARY_TYPES[0]
+        self._farewell: tuple[int | None, bytes] | None = None  # what close() was called with first
         self._refused = False  # a message was sent while OPEN, and yet too late
         self._dropped = 0  # payload bytes that came too late to be sent
         self._delivery = Direct(self) if run is None else Dispatched(self, run)
@@ -236,12 +237,13 @@ class WebSocket(EventTarget):
         if state == OPEN:
             send = self._engine.send  # an attribute: Python looks for a method first where it is called in one go
             if not send(opcode, payload):
-                if self._quiet:
-                    self._drop(payload)  # another thread, or a signal handler, has called close() in between
-                else:
+                if self._engine.answers and not self._quiet:
                     # The network is ahead of the handlers: the peer's close frame is in, and `close` on its way. As in
                     # Chromium this does not show in bufferedAmount; flush() tells.
                     self._refused = True
+                else:
+                    # Another thread, or a signal handler, has called close() in between; or the connection is lost.
+                    self._drop(payload)
         elif state == CONNECTING:
             raise InvalidStateError("send() before open: wait for the 'open' event, or call wait_open() first")
         else:
@@ -311,6 +313,8 @@ class WebSocket(EventTarget):
                 self._quiet = True
                 self._only = None
                 self._aborted = self._aborted or before == CONNECTING
+                if self._farewell is None:
+                    self._farewell = code, reason  # also when another thread comes to the engine first
                 self._drop_held_messages()
         if before < CLOSING:
             self._log("close() was called")
@@ -321,7 +325,7 @@ class WebSocket(EventTarget):
             self._engine.abort()
         elif before != CLOSED:
             # 3.3 "Start the WebSocket closing handshake and set this's ready state to CLOSING."
-            self._engine.close(code, reason)
+            self._engine.close(*(self._farewell or (code, reason)))
 
     def _step(self, fact: Fact) -> int:
         """With the lock held: go on to the next state; the one before."""
@@ -403,6 +407,8 @@ class WebSocket(EventTarget):
         try:
             limit = self._settings.open_timeout
             opened = self.wait_open(None if limit is None else limit + 1)
+            if self._open_fired and not opened and self._verdict is None:
+                opened = self.wait_open()  # its handlers take long, whatever the connection needed
         except BaseException:
             self.close()  # Ctrl-C, or the wrong thread: nothing is left behind
             raise
@@ -414,6 +420,8 @@ class WebSocket(EventTarget):
                     "does the loop behind dispatch run, and on another thread than this one?"
                 )
             cause = self._verdict.error
+            if (failure := self._delivery.failure) is not None:
+                raise ConnectionError(f"no connection to {without_password(self.url)}: dispatch raised") from failure
             raise ConnectionError(f"no connection to {without_password(self.url)}: {cause}") from cause
         return self
 

@@ -145,6 +145,14 @@ class Deflater:
         if self._zlib is not None:
             self._zlib = self._new()
 
+    def deflate_alone(self, data: bytes | memoryview) -> bytes | None:
+        """As `deflate`, without the lock, referring to nothing that went before; then `restart` before it is sent."""
+        if self._zlib is None:
+            return None
+        alone = self._new()
+        out = alone.compress(data) + alone.flush(zlib.Z_SYNC_FLUSH)
+        return out[: -len(_TAIL)] if len(out) - len(_TAIL) < len(data) else None
+
     def deflate(self, data: bytes | memoryview) -> bytes | None:
         """`data` compressed, or None when it is to be sent as it is."""
         if self._zlib is None or len(data) < _SMALLEST:

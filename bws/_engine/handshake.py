@@ -42,6 +42,10 @@ def request(settings: Settings, key: str) -> bytes:
         f"Sec-WebSocket-Key: {key}",
         "Sec-WebSocket-Version: 13",
     ]
+    # The cache mode is "no-store" (https://websockets.spec.whatwg.org/#websocket-protocol), of which Fetch makes these
+    # when they are not there (https://fetch.spec.whatwg.org/#http-network-or-cache-fetch).
+    given = {name.lower() for name, _ in others}
+    lines += [f"{name}: no-cache" for name in ("Pragma", "Cache-Control") if name.lower() not in given]
     if settings.protocols:
         lines.append("Sec-WebSocket-Protocol: " + ", ".join(settings.protocols))
     if settings.compression:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from .._system import Condition, Lock, ascii_bytes, held_here
 from .._text import brief
@@ -30,6 +30,7 @@ PIECE = 256 * 1024  # and from the queue: of more, the first has left the proces
 APART = 16 * 1024  # bytes of payload from which copying it behind its header costs more than a list of both
 # Frames that wait, given to the operating system in one call: two buffers each at most. All that we run on take 1,024.
 GATHER = 64
+ALONE = 128 * 1024  # bytes of a message from which it is compressed by itself, while others may send
 MAX_PONGS = 1_000  # that wait: a peer that pings and does not read must not fill the memory
 
 DEBUG = logging.DEBUG
@@ -47,6 +48,24 @@ class _Frame(NamedTuple):
     total: int  # payload bytes from the beginning of the queue to here, as they were when it was queued
     later: object  # what it was in `Outbox._later`, if it was there
     key: bytes  # with which `data`, which nobody can change, is masked when it is sent; empty: it is masked
+
+
+class Decided:
+    """A large message of which it is known whether it goes compressed.
+
+    Args:
+        body: What goes out, unmasked; nobody can change it.
+        size: Bytes of its payload.
+        packed: Bytes of `body` when it is compressed, else 0.
+    """
+
+    __slots__ = ("body", "packed", "size")
+
+    def __init__(self, body: Payload, size: int, packed: int) -> None:
+        self.body, self.size, self.packed = body, size, packed
+
+    def __len__(self) -> int:
+        return self.size
 
 
 _new = tuple.__new__  # in half the time that a NamedTuple's own takes
@@ -95,7 +114,7 @@ class Outbox:
         self.lock = Lock()
         self._drained: Condition | None = None  # said when nothing is pending, and when nothing more goes
         self._busy = False  # whether a frame is being made and sent: then a signal handler has to queue
-        self._later: list[tuple[int, bytes | str, bool]] = []  # what signal handlers sent meanwhile
+        self._later: list[tuple[int, bytes | str | Decided, bool]] = []  # what signal handlers sent meanwhile
         self._moving: object = None  # the one of these that is being queued
         # The frame that is being sent past the empty queue: header, data, payload and packed as in _Frame; and how
         # many bytes of it the operating system took, as soon as it has told.
@@ -132,6 +151,23 @@ class Outbox:
             if deflater is None:
                 self._most = CHUNK if self._wire.gathers else APART - 1
             self._settle()
+
+    def send_deflating(self, opcode: int, payload: Payload) -> bool:
+        """Send a message on a connection with permessage-deflate: as `send`.
+
+        Compressing takes long, and holds up nobody: a large message is compressed before the lock is taken.
+        """
+        deflater = self._deflater
+        if deflater is None or len(payload) < ALONE:
+            return self.send(opcode, payload)
+        size = len(payload)
+        packed = deflater.deflate_alone(ascii_bytes(payload) if isinstance(payload, str) else payload)
+        if packed is None and isinstance(payload, memoryview) and not isinstance(payload.obj, bytes):
+            payload = bytes(payload)  # it may have to wait, and be changed meanwhile
+        decided = Decided(payload if packed is None else packed, size, 0 if packed is None else len(packed))
+        if log.isEnabledFor(DEBUG):
+            self._log_frame(opcode, payload)
+        return self.send(opcode, cast("Payload", decided))  # `_most` is -1: it goes to `_send`
 
     def send(self, opcode: int, payload: Payload, message: bool = True) -> bool:
         """Send a message or a control frame; False when a close frame has gone before.
@@ -211,18 +247,21 @@ class Outbox:
                     self._look(broken)  # nobody else would
                     raise
 
-    def _log_frame(self, opcode: int, payload: Payload) -> None:
+    def _log_frame(self, opcode: int, payload: Payload | Decided) -> None:
+        if isinstance(payload, Decided):
+            return  # that was done when it still was what the program sent
         start = payload[:40]
         shown = brief(start.encode() if isinstance(start, str) else bytes(start)) + "..." * (len(payload) > 40)
         log.debug("%s > opcode %d, %d bytes: %s", self._name, opcode, len(payload), shown)
 
-    def _send(self, opcode: int, payload: Payload, message: bool) -> bool:
+    def _send(self, opcode: int, payload: Payload | Decided, message: bool) -> bool:
         """As `send`, with the lock held, whatever there is to look after."""
         self._watch.expects |= message
         if self.closed:
             return False
         if self._busy and self._goes_on():
-            self._later.append((opcode, payload if isinstance(payload, str) else bytes(payload), message))
+            kept = bytes(payload) if isinstance(payload, memoryview) else payload
+            self._later.append((opcode, kept, message))
             return True
         self._at_most = -1
         self._busy = True
@@ -280,12 +319,17 @@ class Outbox:
             del self._later[0]  # only now: who is interrupted before this comes back to it
         self._write()
 
-    def _frame(self, opcode: int, payload: Payload, message: bool) -> None:
+    def _frame(self, opcode: int, payload: Payload | Decided, message: bool) -> None:
         try:
             key = self._key()
         except StopIteration:  # there was no memory for new ones, once
             self._key = masking_keys().__next__
             key = self._key()
+        if isinstance(payload, Decided):
+            if payload.packed and self._deflater is not None:
+                self._deflater.restart()
+            self._message(opcode, payload.body, key, payload.size, payload.packed)
+            return
         if message:
             if self._deflater is not None and self._send_packed(self._deflater, opcode, payload, key):
                 return
@@ -410,7 +454,7 @@ class Outbox:
 
     # -- with the lock held -----------------------------------------------------------------------
 
-    def _transmit(self, header: bytes, data: bytes, payload: int, packed: int = 0) -> bool:
+    def _transmit(self, header: bytes, data: bytes, payload: int, packed: int = 0) -> None:
         """Send a frame, or what the operating system takes of it; the rest is queued.
 
         Args:
@@ -418,13 +462,10 @@ class Outbox:
             data: The frame, or its masked payload.
             payload: See `_Frame`.
             packed: See `_Frame`.
-
-        Returns:
-            Whether nothing of it is left.
         """
         if self._frames or self._wire is NOWHERE or self._moving is not None:
             self._queue(header, memoryview(data), payload, packed)
-            return False
+            return
         self._taken = 0
         self._at_once = header, data, payload, packed
         if header:
@@ -442,9 +483,8 @@ class Outbox:
                     raise
         if self._taken == len(header) + len(data):
             self._at_once = None
-            return True
-        self._queue_rest()
-        return False
+        else:
+            self._queue_rest()
 
     def _queue_rest(self) -> None:
         """Queue what was not taken of the frame that was sent at once."""
@@ -495,18 +535,19 @@ class Outbox:
     def _pending(self) -> int:
         # Nothing is changed here: a signal handler may ask when a frame is about to be given to the socket.
         header, data, payload, packed, done = self._rest()
-        rest = _share(min(len(header) + len(data) - done, len(data)), payload, packed)
+        rest = _share(len(header) + len(data) - done, payload, packed)
         last = self._frames[-1].later if self._frames else None  # then it is counted in the queue
         later = sum(len(one[1]) for one in self._later if one[2] and one is not last)
         return self._lost + self._queued() + rest + later
 
     def _queued(self) -> int:
         """Payload bytes in the queue."""
-        if not self._frames:
-            return 0
-        first, last = self._frames[0], self._frames[-1]
-        left = max(first.end - self._position(), 0)
-        return last.total - first.total + _share(left, first.payload, first.packed)
+        position = self._position()
+        # At most those of one write are out, and about to be removed.
+        for first in list(islice(self._frames, GATHER + 1)):
+            if first.end > position:
+                return self._frames[-1].total - first.total + _share(first.end - position, first.payload, first.packed)
+        return 0
 
     def _write(self) -> None:
         frames = self._frames
@@ -651,7 +692,7 @@ _STEPS = tuple(step.__code__ for step in (Outbox.send, Outbox._send, Outbox.writ
 
 
 def _share(left: int, payload: int, packed: int) -> int:
-    """Bytes of a message's payload in the last `left` bytes of its frame; see `Outbox._transmit`."""
+    """Bytes of a message's payload in the last `left` bytes of its frame; see `_Frame`."""
     if payload <= 0:
         return 0
     # Of a compressed message nobody can tell: it shrinks in proportion, rounded up.

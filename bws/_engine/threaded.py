@@ -88,6 +88,7 @@ class ThreadedEngine:
         "_patience",
         "_peer_close",
         "_ping",
+        "_ping_order",
         "_pinged",
         "_pings",
         "_polls_write",
@@ -109,6 +110,7 @@ class ThreadedEngine:
         "_waker",
         "_watch",
         "_write_to_read",
+        "answers",
         "send",
     )  # fmt: skip
 
@@ -159,7 +161,9 @@ class ThreadedEngine:
         self._indulgent_until = 0.0  # until then the peer may be silent without fault
         self._progress = 0  # of the outbox, when it was looked at last
         self._pings: list[tuple[bytes, Callable[[float], object] | None, float]] = []  # sent by the program
+        self._ping_order = threading.RLock()  # they are noted in the order in which they are sent
         # Single words, written once.
+        self.answers = False
         self._closing = False  # the program called close(): messages are of no use any more
         self._stop = False  # abort() or kill() was called
         self._reported = False
@@ -198,11 +202,12 @@ class ThreadedEngine:
             return False
 
     def ping(self, payload: bytes, callback: Callable[[float], object] | None) -> None:
-        # Without a callback too: the first pong with a payload answers the first ping with it.
-        if callback is not None or len(self._pings) < MAX_PINGS:
-            self._pings.append((payload, callback, time.perf_counter()))
-        self._watch.expects = True
-        self._outbox.send(PING, payload, message=False)
+        with self._ping_order:
+            # Without a callback too: the first pong with a payload answers the first ping with it.
+            if callback is not None or len(self._pings) < MAX_PINGS:
+                self._pings.append((payload, callback, time.perf_counter()))
+            self._watch.expects = True
+            self._outbox.send(PING, payload, message=False)
 
     def _look(self, interrupted: bool) -> None:
         """See `Outbox`."""
@@ -339,6 +344,8 @@ class ThreadedEngine:
         self._acknowledges = isinstance(self._sock, Stream) and self._sock.paced
         keep_freed_memory()
         self._outbox.open(wire_of(self._sock), deflater)
+        if deflater is not None:
+            self.send = self._outbox.send_deflating
         if self._settings.ping_interval is not None:
             self._next_ping = time.monotonic() + self._settings.ping_interval
         self._reader.items.append(Opened(agreed.protocol, agreed.extensions))
@@ -667,6 +674,7 @@ class ThreadedEngine:
             self._close_due = None
             self._begin_draining()
             self._calm = False
+            self.answers = not self._outbox.closed
             if self._outbox.send(CLOSE, payload, message=False):
                 self._reader.items.append(CloseFrame())
 
