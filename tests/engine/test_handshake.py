@@ -37,6 +37,8 @@ def test_the_request_has_its_lines_in_this_order() -> None:
         "Connection: Upgrade",
         f"Sec-WebSocket-Key: {KEY}",
         "Sec-WebSocket-Version: 13",
+        "Pragma: no-cache",
+        "Cache-Control: no-cache",
         "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
         "Origin: http://example.com",
         f"User-Agent: {USER_AGENT}",
@@ -59,6 +61,8 @@ def test_every_option_has_its_place_in_the_request() -> None:
         "Connection: Upgrade",
         f"Sec-WebSocket-Key: {KEY}",
         "Sec-WebSocket-Version: 13",
+        "Pragma: no-cache",
+        "Cache-Control: no-cache",
         "Sec-WebSocket-Protocol: one, two",
         "Origin: https://origin.example",
         "User-Agent: tests/1.0",
@@ -68,6 +72,12 @@ def test_every_option_has_its_place_in_the_request() -> None:
         "x-a: ",
         "X-B: 2",
     ]
+
+
+def test_what_the_program_says_about_caches_goes_before_what_browsers_say() -> None:
+    got = [line for line in lines("ws://a", headers={"cache-control": "max-age=0"}) if "ca" in line.lower()[:2]]
+    assert got == ["cache-control: max-age=0"]
+    assert "Pragma: no-cache" in lines("ws://a", headers={"cache-control": "max-age=0"})
 
 
 def test_a_host_of_the_programs_own_stands_where_the_host_stands() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import dis
 import errno
 import functools
 import os
+import random
 import socket
 import ssl
 import sys
@@ -273,6 +275,121 @@ def test_messages_that_wait_cost_no_memory_beside_the_program_s_own() -> None:
         tracemalloc.stop()
     assert held < 2 << 20
     assert box.pending() > 1_500 << 20
+
+
+def test_only_what_is_bytes_itself_waits_without_a_copy() -> None:
+    sock = Narrow()
+    box = outbox(sock)
+    for payload in (b"a" * 20_000, array.array("B", b"a" * 20_000), bytearray(b"a" * 20_000)):
+        view = memoryview(payload)
+        box.send(BINARY, view)
+        if not view.readonly:
+            view[:] = b"b" * 20_000
+    sock.room = 1 << 20
+    box.write()
+    assert frames(sock) == [(BINARY, b"a" * 20_000)] * 3
+
+
+@pytest.mark.parametrize("how", ["written", "over"])
+def test_what_was_written_last_is_not_kept(how: str) -> None:
+    sock = Gathering()
+    box = outbox(sock)
+    data = b"x" * 1_200_000  # so that the last write has 150,000 bytes
+    tracemalloc.start()
+    try:
+        for _ in range(4):
+            box.send(BINARY, data)
+        sock.room = 1_500_000
+        box.write()
+        assert tracemalloc.get_traced_memory()[0] > 200_000  # which the system has not taken
+        if how == "written":
+            sock.room = 1 << 30
+            box.write()
+        else:
+            box.close()
+        assert tracemalloc.get_traced_memory()[0] - sys.getsizeof(sock.taken) < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_out_is_not_pending_before_it_is_removed() -> None:
+    sock = Narrow()
+    box = outbox(sock)
+    for _ in range(10):
+        box.send(TEXT, b"x" * 100)
+    sock.room = 1 << 20
+    with box.lock:
+        assert box._write_pieces(box._position())
+        # A signal handler may come in here and ask.
+        assert box.pending() == 0
+    box.write()
+    assert (box.pending(), len(frames(sock))) == (0, 10)
+
+
+def test_compressing_a_large_message_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    sock = Gathering(1 << 30)
+    agreement = Agreement()
+    box = outbox(sock, Deflater(agreement))
+    box.send_deflating(TEXT, "first " * 100)
+    compresses, others = threading.Event(), threading.Event()
+    alone = Deflater.deflate_alone
+
+    def slowly(self: Deflater, data: bytes | memoryview) -> bytes | None:
+        compresses.set()
+        assert others.wait(TIMEOUT)  # all of them are done meanwhile
+        return alone(self, data)
+
+    monkeypatch.setattr(Deflater, "deflate_alone", slowly)
+    large = "large " * 40_000
+    thread = threading.Thread(target=box.send_deflating, args=(TEXT, large), daemon=True)
+    thread.start()
+    assert compresses.wait(TIMEOUT)
+    assert box.pending() == 0
+    assert box.wait(0)
+    box.write()
+    assert box.send(PONG, b"", message=False)
+    assert box.send_deflating(TEXT, "first " * 100)
+    others.set()
+    thread.join(TIMEOUT)
+    assert box.send_deflating(TEXT, "large " * 40)  # refers to nothing that the peer does not have there
+    inflater = Inflater(agreement)
+    got = Frames(bytes(sock.taken))
+    texts = [b"".join(inflater.inflate(payload, True)) for packed, payload in got.payloads if packed]
+    assert [text.decode() for text in texts] == ["first " * 100] * 2 + [large, "large " * 40]
+    assert [opcode for opcode, _ in got.whole] == [TEXT, PONG, TEXT, TEXT, TEXT]
+
+
+@pytest.mark.parametrize("room", [0, 100, 1 << 30])
+@pytest.mark.parametrize("mutable", [False, True])
+def test_a_large_message_that_does_not_shrink_goes_as_it_is(room: int, mutable: bool) -> None:
+    sock = Gathering(room)
+    box = outbox(sock, Deflater(Agreement()))
+    noise = random.Random(1).randbytes(200_000)
+    payload = bytearray(noise)
+    assert box.send_deflating(BINARY, memoryview(payload) if mutable else noise)
+    payload[:] = bytes(len(payload))
+    sock.room = 1 << 30
+    box.write()
+    assert Frames(bytes(sock.taken)).payloads == [(False, noise)]
+
+
+def test_a_signal_handler_may_send_a_large_message_that_was_compressed() -> None:
+    """It waits with what else handlers sent, and counts with its own size."""
+    agreement, large = Agreement(), "large " * 40_000
+    counted: list[int] = []
+
+    def handler() -> None:
+        box.send_deflating(TEXT, large)
+        counted.append(box.pending())
+
+    sock = Interrupted(1 << 30, handler)
+    box = outbox(sock, Deflater(agreement))
+    assert box.send_deflating(TEXT, "small " * 100)
+    inflater = Inflater(agreement)
+    texts = [b"".join(inflater.inflate(payload, True)) for _, payload in Frames(bytes(sock.taken)).payloads]
+    assert [text.decode() for text in texts] == ["small " * 100, large]
+    assert counted[0] >= len(large)
+    assert box.pending() == 0
 
 
 class Counting:
