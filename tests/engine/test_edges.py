@@ -18,6 +18,7 @@ import pytest
 import bws
 from bws import _target
 from bws._engine import tcp, threaded
+from bws._engine.outbox import Outbox
 from tests.conftest import TIMEOUT, Mode, Recorder, is_open, run_python, settle
 from tests.wire.frames import BINARY, CLOSE, PING, TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
@@ -169,6 +170,141 @@ def test_system_exit_where_dispatch_runs_things_at_once_ends_the_socket() -> Non
         gate.set()
         assert recorder.closed()[-1][:2] == ("close", 3)
         assert server.result().close == (1001, "")
+
+
+class Leave(BaseException):
+    """As KeyboardInterrupt, or what pytest.fail() raises."""
+
+
+def test_what_a_handler_raises_where_dispatch_runs_things_at_once_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the connection stays, as without `dispatch`."""
+    gate = threading.Event()
+    hooked: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, *_: hooked.append(kind))
+
+    def raises(r: Recorder, evt: Any) -> None:
+        if evt.data == "hello":
+            raise Leave
+        r.ws.close(1000)
+
+    script = lambda c: c.handshake(then=frame(TEXT, "hello") + frame(TEXT, "still there"))  # noqa: E731
+    with ScriptedServer(script, gate=gate) as server:
+        recorder = Recorder(bws.WebSocket(server.url, dispatch=lambda call: call()), {"message": raises})
+        gate.set()
+        entries = recorder.closed()
+    assert entries == [
+        ("open", 1),
+        ("message", 1, "hello"),
+        ("message", 1, "still there"),
+        ("close", 3, 1000, "", True),
+    ]
+    assert hooked == [Leave]
+
+
+@pytest.mark.parametrize(
+    ("error", "level"), [(TypeError("a mistake"), "WARNING"), (RuntimeError("the loop is closed"), "INFO")]
+)
+def test_a_dispatch_that_raises_is_named(caplog: pytest.LogCaptureFixture, error: Exception, level: str) -> None:
+    def dispatch(call: Call) -> None:
+        raise error
+
+    caplog.set_level(logging.INFO, "bws")
+    with ScriptedServer(Connection.handshake) as server:
+        with (
+            pytest.raises(ConnectionError, match="dispatch raised") as caught,
+            bws.WebSocket(server.url, dispatch=dispatch),
+        ):
+            pytest.fail("is not entered")
+        assert caught.value.__cause__ is error
+    told = [record for record in caplog.records if "dispatch raised" in record.message]
+    assert [(record.levelname, repr(error) in record.message) for record in told] == [(level, True)]
+
+
+# -- calls from several threads
+
+
+def test_of_two_threads_that_close_the_first_one_s_code_goes_out(caplog: pytest.LogCaptureFixture) -> None:
+    """However late it comes to the network: here a log handler holds it up."""
+    second = threading.Event()
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "close() was called" in record.getMessage() and not second.is_set():
+                closer = threading.Thread(target=ws.close, args=(3001, "second"))
+                closer.start()
+                closer.join(TIMEOUT)
+                second.set()
+
+    slow = Slow()
+    caplog.set_level(logging.INFO, "bws")
+    logging.getLogger("bws").addHandler(slow)
+    try:
+        with ScriptedServer(Connection.handshake) as server:
+            ws = bws.WebSocket(server.url)
+            assert ws.wait_open(TIMEOUT)
+            ws.close(1000, "first")
+            assert ws.wait_closed(TIMEOUT)
+            assert server.result().close == (1000, "first")
+    finally:
+        logging.getLogger("bws").removeHandler(slow)
+    assert second.is_set()
+
+
+def test_pings_are_noted_in_the_order_in_which_they_go_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the pong of one would be told to the other's callback."""
+    free: list[bool] = []
+    with ScriptedServer(Connection.echo) as server:
+        ws = bws.WebSocket(server.url)
+        assert ws.wait_open(TIMEOUT)
+        engine: Any = ws._engine
+        send = Outbox.send
+
+        def looking(box: Outbox, opcode: int, payload: Any, message: bool = True) -> bool:
+            if opcode == PING:
+                other = threading.Thread(target=lambda: free.append(engine._ping_order.acquire(blocking=False)))
+                other.start()
+                other.join(TIMEOUT)
+            return send(box, opcode, payload, message)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Outbox, "send", looking)
+            ws.ping(b"x")
+        ws.close()
+        assert ws.wait_closed(TIMEOUT)
+    assert free == [False]
+
+
+# -- what is sent when it is too late
+
+
+@pytest.mark.parametrize("how", ["reset", "violation"])
+def test_what_is_sent_after_the_connection_was_lost_is_counted(how: str) -> None:
+    """Also while the handlers have not heard of it."""
+    calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
+    sent = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        c.wait_for(sent)
+        if how == "reset":
+            c.reset()
+        c.send(frame(3))
+
+    with ScriptedServer(script) as server:
+        ws = bws.WebSocket(server.url, dispatch=calls.put)
+        recorder = Recorder(ws)
+        while ws.readyState != ws.OPEN:
+            calls.get(timeout=TIMEOUT)()
+        sent.set()
+        engine: Any = ws._engine
+        engine._thread.join(TIMEOUT)  # it knows the end
+        assert ws.readyState == ws.OPEN
+        ws.send("x" * 100)
+        assert ws.bufferedAmount == 100
+        assert not ws.flush(0)
+        while not recorder.of("close"):
+            calls.get(timeout=TIMEOUT)()
+    assert ws.bufferedAmount == 100
 
 
 # -- waiting where it cannot succeed

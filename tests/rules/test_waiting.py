@@ -126,6 +126,22 @@ def test_with_waits_for_open_and_closes(request: pytest.FixtureRequest) -> None:
         assert server.result().messages == ["hi"]
 
 
+def test_with_waits_for_open_handlers_that_take_long(mode: Mode) -> None:
+    """open_timeout is for the connection."""
+    done: list[bool] = []
+
+    def slow() -> None:
+        threading.Event().wait(1.2)
+        done.append(True)
+
+    with ScriptedServer(Connection.echo) as server:
+        ws = mode.open(server.url, open_timeout=0.1)
+        ws.bind("open", slow)
+        with ws:
+            assert done == [True]
+            assert ws.readyState == ws.OPEN
+
+
 def test_leaving_with_by_an_exception_closes_and_lets_it_through() -> None:
     with ScriptedServer(Connection.echo) as server:
         with pytest.raises(KeyError, match="mine"), bws.WebSocket(server.url) as ws:
