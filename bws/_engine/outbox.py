@@ -248,8 +248,8 @@ class Outbox:
                     raise
 
     def _log_frame(self, opcode: int, payload: Payload | Decided) -> None:
-        if isinstance(payload, Decided):
-            return  # that was done when it still was what the program sent
+        if self.closed or isinstance(payload, Decided):
+            return  # it is not sent; or it was told when it still was what the program sent
         start = payload[:40]
         shown = brief(start.encode() if isinstance(start, str) else bytes(start)) + "..." * (len(payload) > 40)
         log.debug("%s > opcode %d, %d bytes: %s", self._name, opcode, len(payload), shown)

@@ -1215,6 +1215,22 @@ def test_waiting_does_not_wait_for_control_frames() -> None:
     assert box.wait(None)
 
 
+def test_who_waits_is_told_when_control_frames_alone_are_left() -> None:
+    sock = Narrow()
+    box = outbox(sock)
+    box.send(TEXT, b"hello")
+    box.send(PONG, b"x", message=False)
+    result = waiting(box)
+    while box._drained is None or not box._drained._waiting:
+        threading.Event().wait(0.001)
+    sock.room = 12
+    with box.lock:
+        box.write()
+        assert not box._drained._waiting  # not only when it looks again
+    assert result()
+    assert box.waiting  # for the rest of the pong
+
+
 def test_waiting_ends_when_the_connection_does() -> None:
     box = outbox(Narrow())
     box.send(TEXT, b"hello")

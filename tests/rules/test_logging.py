@@ -6,7 +6,8 @@ import logging
 
 import pytest
 
-from tests.conftest import Mode, Recorder
+import bws
+from tests.conftest import TIMEOUT, Mode, Recorder
 from tests.wire.frames import TEXT, close_frame, frame, http
 from tests.wire.server import Connection, ScriptedServer
 
@@ -43,6 +44,15 @@ def test_no_credential_is_ever_logged(mode: Mode, accepts: bool, caplog: pytest.
 def test_a_payload_is_cut(mode: Mode, caplog: pytest.LogCaptureFixture) -> None:
     script = lambda c: c.handshake(then=frame(TEXT, "x" * 100_000) + close_frame(1000))  # noqa: E731
     assert len(talk(mode, script, caplog)) < 10_000
+
+
+def test_one_close_frame_is_logged_as_one(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "bws")
+    with ScriptedServer(Connection.handshake) as server, bws.WebSocket(server.url) as ws:
+        ws.close(1000)
+        assert ws.wait_closed(TIMEOUT)
+    told = [record.getMessage() for record in caplog.records if "> opcode 8" in record.getMessage()]
+    assert len(told) == 1
 
 
 def test_nothing_is_above_info_in_an_ordinary_connection(mode: Mode, caplog: pytest.LogCaptureFixture) -> None:
