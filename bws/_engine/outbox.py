@@ -30,6 +30,7 @@ PIECE = 256 * 1024  # and from the queue: of more, the first has left the proces
 APART = 16 * 1024  # bytes of payload from which copying it behind its header costs more than a list of both
 # Frames that wait, given to the operating system in one call: two buffers each at most. All that we run on take 1,024.
 GATHER = 64
+BURST = 16 * 1024 * 1024  # bytes of the queue that are written in one go: then others may send, and the thread goes on
 ALONE = 128 * 1024  # bytes of a message from which it is compressed by itself, while others may send
 MAX_PONGS = 1_000  # that wait: a peer that pings and does not read must not fill the memory
 
@@ -552,6 +553,7 @@ class Outbox:
     def _write(self) -> None:
         frames = self._frames
         self.stalled = False
+        enough = self._position() + BURST
         while frames and self._wire is not NOWHERE:
             position = self._position()
             self._begin = position
@@ -559,7 +561,7 @@ class Outbox:
             while frames and frames[0].end <= position:
                 self.pongs -= frames[0].payload < 0
                 frames.popleft()
-            if not frames or not self._write_pieces(position):
+            if not frames or position >= enough or not self._write_pieces(position):
                 break
         if not frames:
             self.pongs = 0

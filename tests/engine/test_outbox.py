@@ -277,6 +277,21 @@ def test_messages_that_wait_cost_no_memory_beside_the_program_s_own() -> None:
     assert box.pending() > 1_500 << 20
 
 
+def test_however_much_the_system_takes_others_have_their_turn() -> None:
+    """Who sends a large message does not write all of it himself; the socket's thread goes on."""
+    sock = Gathering(1 << 30)
+    box = outbox(sock)
+    data = bytes(40 << 20)
+    assert box.send(BINARY, data)
+    for turn in range(1, 3):
+        assert turn * 16 << 20 <= len(sock.taken) < (turn * 17 << 20)
+        assert box.waiting
+        assert box.pending() == len(data) + 14 - len(sock.taken)
+        box.write()
+    assert (box.waiting, box.pending()) == (False, 0)
+    assert frames(sock) == [(BINARY, data)]
+
+
 def test_only_what_is_bytes_itself_waits_without_a_copy() -> None:
     sock = Narrow()
     box = outbox(sock)
