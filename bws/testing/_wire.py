@@ -304,7 +304,8 @@ class Listener(socket.socket):
     """
 
     def __init__(self, family: int) -> None:
-        super().__init__(family, socket.SOCK_STREAM)
+        # Without the protocol asyncio leaves TCP_NODELAY off: a reply waits until the one before is acknowledged.
+        super().__init__(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._accepted: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     @classmethod

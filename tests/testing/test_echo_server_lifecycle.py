@@ -10,12 +10,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 import websockets.asyncio.client
 from websockets.sync.client import connect
 
+import bws
 from bws.testing import EchoServer
 from tests.testing.clients import HANDSHAKE, TIMEOUT, plain_socket, reads_to_the_end, why_closed
 
@@ -88,6 +90,21 @@ def test_a_server_tells_where_it_is_and_who_is_there() -> None:
         with connect(server.url):
             assert repr(server) == f"<EchoServer {server.url} 1 connected>"
     assert repr(server) == f"<EchoServer {server.url} stopped>"
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_replies_do_not_wait_in_the_servers_tcp(monkeypatch: pytest.MonkeyPatch, tls: bool) -> None:
+    accept, accepted = socket.socket.accept, []
+
+    def noted(listener: socket.socket) -> Any:
+        connection, address = accept(listener)
+        accepted.append(connection)
+        return connection, address
+
+    monkeypatch.setattr(socket.socket, "accept", noted)
+    with EchoServer(tls=tls) as server, bws.WebSocket(server.url, ssl=server.ssl_context):
+        (connection,) = accepted
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
 def test_a_server_on_every_address_has_a_url_for_this_machine() -> None:
