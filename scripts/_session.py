@@ -130,9 +130,9 @@ class Session:
             if self._expected and self.options.format.same(evt.data, self._expected[0]):
                 self._expected.popleft()
                 self._news = time.monotonic()
-            elif not self._expected:
+            elif not self._expected or self.options.count is not None:
                 self._news = time.monotonic()
-            self._done = self._goal_reached() or self.output.failure is not None
+            self._done = self._enough() or self.output.failure is not None
             # Whoever waits is not woken for every message; silence it looks for itself.
             rings = self._done or self.options.latency or (self._input_over and self._received >= self._sent)
         if rings:
@@ -283,9 +283,13 @@ class Session:
 
     # --- below, the lock is held, or nothing changes any more ---
 
-    def _goal_reached(self) -> bool:
-        count = self.options.count
-        return self.options.has_goal and not self._expected and (count is None or self._received >= count)
+    def _counted(self) -> bool:
+        """Whether as many messages have come as ``--count`` says."""
+        return self.options.count is not None and self._received >= self.options.count
+
+    def _enough(self) -> bool:
+        """Whether ``--count`` or ``--expect`` ends it: the one that is reached first."""
+        return self._counted() or (bool(self.options.expect) and not self._expected)
 
     def _ended(self) -> bool:
         return self._closed is not None or self._done or self._stopped or self._fault
@@ -300,15 +304,15 @@ class Session:
             self.output.note(f"cannot write the output: {failure.strerror or failure}")
             return NOT_CONNECTED
         unmet = self._unmet()
-        expected = self._close_called or self._goal_reached()
-        if closed is None or not closed.wasClean or not (expected or closed.code in GOOD_ENDS):
-            if unmet and self._close_called:
+        ended_here = self._close_called or self._enough()
+        if closed is None or not closed.wasClean or not (ended_here or closed.code in GOOD_ENDS):
+            if unmet and ended_here:
                 self.output.note(unmet)
                 return UNMET
             self.output.note(f"closed abnormally: {describe(closed)}")
             return ABNORMAL
         if unmet:
-            self.output.note(unmet if self._close_called else f"{unmet}; the server closed: {describe(closed)}")
+            self.output.note(unmet if ended_here else f"{unmet}; the server closed: {describe(closed)}")
             return UNMET
         if not self._close_called and (self._dropped or self.ws.bufferedAmount):
             self.output.note(f"the server closed before all was sent: {describe(closed)}")
@@ -317,10 +321,11 @@ class Session:
 
     def _unmet(self) -> str:
         """What was to come and did not."""
-        if self._goal_reached():
-            return ""
         if self._expected:
-            return f"timed out: {self.options.format.line(self._expected[0])!r} did not come"
+            missing = f"{self.options.format.line(self._expected[0])!r} did not come"
+            return f"{missing} within --count {self.options.count}" if self._counted() else f"timed out: {missing}"
+        if self._enough():
+            return ""
         if self.options.count is not None:
             return f"timed out: {self._received} of {self.options.count} messages came"
         if (self._answers or self.options.latency) and self._received < self._sent:

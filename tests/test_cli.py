@@ -15,6 +15,8 @@ from bws.testing import EchoServer
 from scripts._session import start
 from scripts.echo_cli import main
 from tests.program import SCRIPT, TIMEOUT, run, running
+from tests.wire.frames import TEXT, close_frame, frame
+from tests.wire.server import Connection, ScriptedServer
 
 # --- pipes ---
 
@@ -116,6 +118,29 @@ def test_count_stops_after_so_many_messages(echo_server: EchoServer) -> None:
 def test_too_few_messages_are_a_time_out() -> None:
     status, out, err = run("--count", "3", "--wait", "1", "-x", "a")
     assert (status, out, err) == (4, "a\n", "bws: timed out: 1 of 3 messages came\n")
+
+
+@pytest.mark.parametrize(("count", "shown", "missing"), [("3", "1\n2\n3\n", "zz"), ("1", "1\n", "2")])
+def test_count_stops_also_when_what_is_expected_has_not_come(count: str, shown: str, missing: str) -> None:
+    status, out, err = run("--count", count, "--expect", "2", "--expect", "zz", input="1\n2\n3\n4\n5\n")
+    assert (status, out, err) == (4, shown, f"bws: '{missing}' did not come within --count {count}\n")
+
+
+def test_what_is_expected_stops_also_when_the_count_is_not_reached() -> None:
+    assert run("--count", "3", "--expect", "b", "-x", "a", "-x", "b", "-x", "c") == (0, "a\nb\n", "")
+
+
+def test_the_last_of_the_count_may_be_what_is_expected() -> None:
+    assert run("--count", "2", "--expect", "b", "-x", "a", "-x", "b", "-x", "c") == (0, "a\nb\n", "")
+
+
+def test_what_did_not_come_within_the_count_is_told_however_the_server_closes() -> None:
+    def hello_and_a_complaint(c: Connection) -> None:
+        c.handshake(then=frame(TEXT, "hello") + close_frame(1011, "broken"))
+
+    with ScriptedServer(hello_and_a_complaint) as server:
+        status, out, err = run(server.url, "--count", "1", "--expect", "bye")
+        assert (status, out, err) == (4, "hello\n", "bws: 'bye' did not come within --count 1\n")
 
 
 def test_expect_stops_when_the_messages_have_come_in_order(echo_server: EchoServer) -> None:

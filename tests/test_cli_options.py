@@ -201,6 +201,12 @@ def test_latency_measures_one_message_at_a_time() -> None:
     assert re.fullmatch(rf"bws: latency: count 50, {times}\n", err)
 
 
+def test_latency_ends_with_the_count_also_when_what_is_expected_has_not_come() -> None:
+    status, out, err = run("--latency", "--count", "3", "-x", "a", "--expect", "b")
+    assert (status, out) == (4, "a\na\na\n")
+    assert re.fullmatch(r"bws: latency: count 3, .+\nbws: 'b' did not come within --count 3\n", err)
+
+
 def test_latency_ends_with_the_last_reply() -> None:
     with EchoServer() as server:
         start = time.monotonic()
