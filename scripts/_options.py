@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import re
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn
 
 import bws
@@ -22,11 +25,27 @@ EPILOG = """\
 Exit status: 0 clean, 1 could not connect, 2 usage, 3 closed abnormally,
 4 timed out or what was expected did not come, 130 Ctrl-C."""
 
-NEED_URL = ("proxy", "cafile", "cert", "key", "insecure")
+NEED_TLS = ("cafile", "cert", "key", "insecure")
+NEED_URL = ("proxy", *NEED_TLS)
 NOT_FOR_SERVE = (
     "execute", "expect", "count", "wait", "latency", "hex", "base64", "json", "jsonl",
     "header", "origin", "cookie", "proxy", "ping", "cafile", "insecure",
 )  # fmt: skip
+
+PEM = "a PEM file with -----BEGIN"
+
+# How bws.WebSocket begins to say what it refuses, and how the command line says it.
+ARGUMENTS = {
+    r"url ": "URL ",
+    r"protocols: ": "--subprotocol ",
+    r"headers: ": "-H ",
+    r"headers\[([^\]]+)\]": r"-H \1",
+    r"headers has (\S+), which (origin|cookie)= ": r"-H has \1, which --\2 ",
+    r"headers has (\S+), which user:password@ in url ": r"-H has \1, which user:password@ in the URL ",
+    r"(origin|cookie): ": r"--\1: ",
+    r"origin=": "--origin ",
+    r"proxy must be .*? a URL such as \S+; ": "--proxy must be a URL such as http://user:pass@host:8080, or none; ",
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +96,9 @@ def parse(argv: Sequence[str] | None) -> Options:
             parser.error("--serve takes no URL")
     elif given.url is None:
         refuse(parser, given, NEED_URL, "needs a URL")
+    elif plain := re.match(r"\s*(ws|http):", given.url, re.IGNORECASE):
+        why = f"needs a wss: URL, and {plain[1].lower()}: is not encrypted; use wss:// or drop the option"
+        refuse(parser, given, NEED_TLS, why)
     chosen = Format(next((name for name in ("hex", "base64", "json") if getattr(given, name)), "text"))
     for option, texts in (("-x", given.execute), ("--expect", given.expect)):
         for text in texts:
@@ -210,7 +232,9 @@ def websocket_options(parser: argparse.ArgumentParser, given: argparse.Namespace
 def client_tls(parser: argparse.ArgumentParser, given: argparse.Namespace) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=given.cafile)
-    except OSError as error:  # ssl.SSLError is one
+    except ssl.SSLError as error:
+        parser.error(f"--cafile {given.cafile}: expected {PEM} CERTIFICATE-----; {said(error)}")
+    except OSError as error:
         unreadable(parser, "--cafile", given.cafile, error)
     if given.insecure:
         context.check_hostname = False
@@ -233,9 +257,46 @@ def load_certificate(parser: argparse.ArgumentParser, context: ssl.SSLContext, g
     if given.cert:
         try:
             context.load_cert_chain(given.cert, given.key)
-        except OSError as error:
-            unreadable(parser, "--cert", given.cert, error)
+        except ssl.SSLError as error:
+            parser.error(why_no_certificate(given.cert, given.key, error))
+        except OSError as error:  # it does not say of which file
+            readable = given.key and os.path.isfile(given.cert) and os.access(given.cert, os.R_OK)
+            unreadable(parser, *(("--key", given.key) if readable else ("--cert", given.cert)), error)
+
+
+def why_no_certificate(cert: str, key: str | None, error: ssl.SSLError) -> str:
+    """What is wrong with the files of ``--cert`` and ``--key``; OpenSSL says of most of it no more than ``PEM lib``."""
+    if not has(cert, b"CERTIFICATE"):
+        return f"--cert {cert}: there is no certificate in it; expected {PEM} CERTIFICATE-----"
+    if not has(key or cert, b"PRIVATE KEY"):
+        if key is None:
+            return f"--cert {cert}: there is no private key in it; name the file that has it with --key"
+        return f"--key {key}: there is no private key in it; expected {PEM} PRIVATE KEY-----"
+    where = f"--cert {cert}" if key is None else f"--cert {cert} --key {key}"
+    return f"{where}: expected a PEM certificate and the private key that belongs to it; {said(error)}"
+
+
+def has(file: str, what: bytes) -> bool:
+    """Whether a PEM file has such a part; of what can be read once only, such as a pipe, it is believed."""
+    path = Path(file)
+    return (
+        not path.is_file() or re.search(rb"-----BEGIN ([A-Z0-9]+ )*" + what + b"-----", path.read_bytes()) is not None
+    )
+
+
+def said(error: ssl.SSLError) -> str:
+    """The words of OpenSSL, without the line of C."""
+    return "OpenSSL says: " + re.sub(r" \(\w+\.c:\d+\)$", "", error.strerror or str(error))
 
 
 def unreadable(parser: argparse.ArgumentParser, option: str, file: str, error: OSError) -> NoReturn:
     parser.error(f"{option} {file}: {error.strerror or error}")
+
+
+def as_options(complaint: str) -> str:
+    """What ``bws.WebSocket`` says of an argument, said of the option that it comes from."""
+    for argument, option in ARGUMENTS.items():
+        told, found = re.subn(rf"\A{argument}", option, complaint)
+        if found:
+            return told
+    return complaint

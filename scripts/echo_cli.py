@@ -28,7 +28,7 @@ from bws.testing import EchoServer
 
 from . import _prompt
 from ._format import escaped
-from ._options import Options, parse
+from ._options import Options, as_options, parse
 from ._output import Output, is_terminal, release_stdout
 from ._session import INTERRUPTED, NOT_CONNECTED, USAGE, Session, start
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except (ValueError, TypeError) as error:  # of bws.WebSocket
-        return complain(error, USAGE)
+        return complain(ValueError(as_options(str(error))), USAGE)
     except ImportError as error:  # of the echo server; the extra of this program is the one to name
         needed = f'without a URL, and with --serve, this needs: pip install "bws[cli]" ({error.__cause__ or error})'
         return complain(ImportError(needed), NOT_CONNECTED)

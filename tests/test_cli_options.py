@@ -293,6 +293,9 @@ def test_latency_without_a_reply_is_a_time_out() -> None:
         (["wss://a/", "--cafile", "no such file"], "--cafile no such file: No such file or directory"),
         (["wss://a/", "--cert", "no such file"], "--cert no such file: No such file or directory"),
         (["wss://a/", "--key", "key"], "--key needs --cert"),
+        (["ws://a/", "--cafile", "x"], "--cafile needs a wss: URL, and ws: is not encrypted; use wss:// or drop"),
+        (["ws://a/", "--cert", "x"], "--cert needs a wss: URL, and ws: is not encrypted; use wss:// or drop"),
+        (["HTTP://a/", "--insecure"], "--insecure needs a wss: URL, and http: is not encrypted; use wss:// or drop"),
         (["--serve"], "argument --serve: expected one argument"),
         (["--serve", "port"], "argument --serve: must be [HOST:]PORT, not 'port'"),
         (["--serve", "65536"], "argument --serve: must be [HOST:]PORT, not '65536'"),
@@ -312,24 +315,64 @@ def test_wrong_usage_says_what_is_wrong(args: list[str], complaint: str, capfd: 
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
-        (["-H", "Sec-WebSocket-Key: x"], "Sec-WebSocket-Key"),
-        (["-H", "Bad Name: x"], "Bad Name"),
-        (["-H", "Cookie: a=1", "--cookie", "b=2"], "Cookie"),
-        (["--cookie", "a\nb"], "cookie"),
-        (["--subprotocol", "a b"], "a b"),
-        (["--subprotocol", "a", "--subprotocol", "a"], "a"),
-        (["--proxy", "gopher://a/", "ws://127.0.0.1:1/"], "proxy"),
-        (["--insecure", "ws://127.0.0.1:1/"], "wss"),
+        (["-H", "Sec-WebSocket-Key: x"], "-H 'Sec-WebSocket-Key' belongs to the handshake and cannot be set"),
+        (["-H", "Bad Name: x"], "-H 'Bad Name' is not a header name; expected letters, digits and !#$%&'*+-.^_`|~"),
+        (["-H", "X-One: \u65e5"], "-H 'X-One': character 1 of 1 is not Latin-1; percent-encode or "),
+        (["-H", "Cookie: a=1", "--cookie", "b=2"], "-H has 'Cookie', which --cookie sets too; give only one of them"),
+        (["-H", "Origin: a", "--origin", "b"], "-H has 'Origin', which --origin sets too; give only one of them"),
+        (["-H", "Authorization: a", "ws://u:p@a/"], "-H has 'Authorization', which user:password@ in the URL sets too"),
+        (["--cookie", "a\nb"], "--cookie: character 2 of 3 is the control character '\\n', which would split "),
+        (["--origin", "a\nb"], "--origin 'a\\nb': character 2 of 3 is the control character "),
+        (["--subprotocol", "a b"], "--subprotocol 'a b' is not a valid subprotocol; expected letters, digits and "),
+        (["--subprotocol", "a", "--subprotocol", "a"], "--subprotocol 'a' is there twice; name each subprotocol once"),
+        (
+            ["--proxy", "gopher://a/", "ws://127.0.0.1:1/"],
+            "--proxy must be a URL such as http://user:pass@host:8080, or none; 'gopher://a/' is not usable; ",
+        ),
+        (["127.0.0.1:80"], "URL '127.0.0.1:80' cannot be parsed; expected an absolute URL such as 'ws://127.0.0.1:80'"),
     ],
 )
-def test_what_the_socket_refuses_is_wrong_usage(
+def test_what_the_socket_refuses_is_wrong_usage_of_an_option(
     args: list[str], complaint: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(args) == 2
     out, err = capfd.readouterr()
     assert out == ""
     assert re.fullmatch(r"bws: .+\n", err)
-    assert complaint in err
+    assert err.startswith(f"bws: {complaint}")
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (["--cafile", "text"], "--cafile text: expected a PEM file with -----BEGIN CERTIFICATE-----; OpenSSL says: "),
+        (["--cert", "text"], "--cert text: there is no certificate in it; expected a PEM file with -----BEGIN CERT"),
+        (["--cert", "key"], "--cert key: there is no certificate in it; expected a PEM file with -----BEGIN CERT"),
+        (["--cert", "cert"], "--cert cert: there is no private key in it; name the file that has it with --key"),
+        (["--cert", "cert", "--key", "text"], "--key text: there is no private key in it; expected a PEM file with "),
+        (["--cert", "cert", "--key", "no"], "--key no: No such file or directory"),
+        (["--cert", "no", "--key", "key"], "--cert no: No such file or directory"),
+        (
+            ["--cert", "cert", "--key", "other"],
+            "--cert cert --key other: expected a PEM certificate and the private key that belongs to it; OpenSSL",
+        ),
+    ],
+)
+def test_a_file_that_is_no_certificate_or_key_is_told_with_what_it_should_be(
+    args: list[str], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ca = trustme.CA()
+    mine, other = ca.issue_cert("a"), ca.issue_cert("b")
+    mine.cert_chain_pems[0].write_to_path(str(tmp_path / "cert"))
+    mine.private_key_pem.write_to_path(str(tmp_path / "key"))
+    other.private_key_pem.write_to_path(str(tmp_path / "other"))
+    (tmp_path / "text").write_text("hello")
+    monkeypatch.chdir(tmp_path)
+    assert main(["wss://127.0.0.1:1/", *args]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith(f"usage: bws [options] [URL]\nbws: error: {complaint}")
+    assert "_ssl.c" not in err
 
 
 def test_help_fits_a_screen(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
