@@ -39,6 +39,14 @@ def release_stdout() -> None:
             os.close(nowhere)
 
 
+def describe(evt: bws.CloseEvent | None) -> str:
+    """A close event in words."""
+    if evt is None:
+        return "no answer"
+    cause = f" ({evt.error})" if evt.error is not None else ""
+    return f"{evt.code} {evt.reason}".rstrip() + cause
+
+
 class Output:
     """The two output streams.
 
@@ -49,12 +57,14 @@ class Output:
 
     Attributes:
         failure: Why nothing can be written to stdout any more.
+        told_end: Whether a person has been told how the connection ended.
         prompt: What a plain prompt has printed at the start of the last line.
         pace: Called with the size of what has been written to a terminal that takes it later.
     """
 
     def __init__(self, format: Format, *, jsonl: bool = False, interactive: bool = False) -> None:
         self.failure: OSError | None = None
+        self.told_end = False
         self.prompt = ""
         self._format = format
         self._jsonl = jsonl
@@ -113,7 +123,8 @@ class Output:
         if self._jsonl:
             self._json("close", code=evt.code, reason=evt.reason, wasClean=evt.wasClean)
         elif self._interactive and self._was_open:
-            self.note(f"closed: {evt.code} {evt.reason}".rstrip())
+            self.note(f"closed{'' if evt.wasClean else ' abnormally'}: {describe(evt)}")
+            self.told_end = True
 
     def note(self, text: str) -> None:
         """Say something that is no message; the peer's words in it are escaped."""

@@ -18,7 +18,7 @@ import bws
 
 from ._format import without_password
 from ._options import Options
-from ._output import Output
+from ._output import Output, describe
 
 CLEAN, NOT_CONNECTED, USAGE, ABNORMAL, UNMET, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -309,10 +309,13 @@ class Session:
             if unmet and ended_here:
                 self.output.note(unmet)
                 return UNMET
-            self.output.note(f"closed abnormally: {describe(closed)}")
+            if not self.output.told_end:
+                self.output.note(f"closed abnormally: {describe(closed)}")
             return ABNORMAL
         if unmet:
-            self.output.note(unmet if ended_here else f"{unmet}; the server closed: {describe(closed)}")
+            self.output.note(
+                unmet if ended_here or self.output.told_end else f"{unmet}; the server closed: {describe(closed)}"
+            )
             return UNMET
         if not self._close_called and (self._dropped or self.ws.bufferedAmount):
             self.output.note(f"the server closed before all was sent: {describe(closed)}")
@@ -341,14 +344,6 @@ def start(thread: threading.Thread) -> None:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
-
-
-def describe(evt: bws.CloseEvent | None) -> str:
-    """A close event in words."""
-    if evt is None:
-        return "no answer"
-    cause = f" ({evt.error})" if evt.error is not None else ""
-    return f"{evt.code} {evt.reason}".rstrip() + cause
 
 
 def statistics(seconds: array[float]) -> str:

@@ -272,6 +272,34 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
             echo_server.close(1011, "broken")
             assert person.ends_with() == 3
             assert "* closed: 1011 broken" in person.screen
+            assert person.screen.count("closed") == 1
+
+    def test_a_connection_that_is_lost_is_told_once_with_its_cause(
+        kind: str, tmp_path: Path, echo_server: EchoServer
+    ) -> None:
+        with terminal(kind, tmp_path, echo_server.url) as person:
+            person.wait_for_prompt()
+            echo_server.drop()
+            assert person.ends_with() == 3
+            assert re.search(r"\* closed abnormally: 1006 \(.+\)", person.screen)
+            assert person.screen.count("closed") == 1
+
+    def test_what_did_not_come_is_told_at_the_prompt_without_the_end_again(
+        tmp_path: Path, echo_server: EchoServer
+    ) -> None:
+        with terminal("plain", tmp_path, echo_server.url, "--expect", "bye") as person:
+            person.wait_for_prompt()
+            echo_server.close(1000, "early")
+            assert person.ends_with() == 4
+            assert "* closed: 1000 early" in person.screen
+            assert "* timed out: 'bye' did not come\r\n" in person.screen
+
+    def test_an_end_that_json_lines_tell_is_told_a_person_too(tmp_path: Path, echo_server: EchoServer) -> None:
+        with terminal("plain", tmp_path, echo_server.url, "--jsonl") as person:
+            person.wait_for('"type": "open"')
+            echo_server.drop()
+            assert person.ends_with() == 3
+            assert "bws: closed abnormally: 1006 (" in person.screen
 
     def test_a_goal_ends_the_prompt(kind: str, tmp_path: Path, echo_server: EchoServer) -> None:
         with terminal(kind, tmp_path, echo_server.url, "--count", "1") as person:
