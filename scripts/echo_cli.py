@@ -84,7 +84,7 @@ def serve(options: Options, host: str, port: int) -> int:
         try:
             stack.enter_context(server)
         except OSError as error:
-            raise OSError(f"cannot serve on {host!r} port {port}: {error.strerror or error}") from error
+            raise OSError(error.strerror or str(error)) from error  # without the number
         print(server.url, flush=True)
         while True:
             threading.Event().wait(1.0)  # without an end Windows would not notice Ctrl-C

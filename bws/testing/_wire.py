@@ -310,11 +310,20 @@ class Listener(socket.socket):
 
     @classmethod
     def bound_to(cls, host: str, port: int) -> Listener:
+        """One that listens there; ``OSError``, which names host and port, when it cannot."""
+        try:
+            return cls._bound_to(host, port)
+        except OSError as error:
+            error.strerror = f"cannot serve on {host!r} port {port}: {error.strerror}"
+            raise
+
+    @classmethod
+    def _bound_to(cls, host: str, port: int) -> Listener:
         everywhere = "0.0.0.0"
         try:
             infos = socket.getaddrinfo(host or everywhere, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         except UnicodeError as error:  # the codec for host names refuses it
-            raise socket.gaierror(socket.EAI_NONAME, f"host {host!r} is no host name: {error}") from None
+            raise socket.gaierror(socket.EAI_NONAME, f"this is no host name: {error}") from None
         family, _, _, _, address = infos[0]
         listener = cls(family)
         try:
@@ -383,7 +392,10 @@ def check_close(code: int | None, reason: str) -> None:
     try:
         Close(code, reason).check()
     except ProtocolError as error:
-        raise ValueError(f"code {code!r} may not be sent in a close frame") from error
+        raise ValueError(
+            f"code {code!r} may not be sent in a close frame; expected 1000-1003, 1007-1014 or 3000-4999, or None for "
+            "an empty frame; drop() ends a connection without one"
+        ) from error
     if len(reason.encode()) > 123:
         raise ValueError("reason is longer than 123 bytes of UTF-8")
 

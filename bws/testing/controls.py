@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from ._checks import check_number, check_text
+from ._checks import brief, check_number, check_text
 
 if TYPE_CHECKING:
     from websockets.datastructures import Headers
@@ -71,7 +71,8 @@ class Controls(ABC):
             ValueError: It is a text with a lone surrogate.
         """
         if not isinstance(data, (str, bytes, bytearray, memoryview)):
-            raise TypeError(f"data must be str or bytes, not {data!r}")
+            shown = brief(repr(data))
+            raise TypeError(f"data must be str or bytes, not {shown}; for other values send json.dumps(value)")
         if isinstance(data, str):
             check_text("data", data)
         wire = self._running()
@@ -112,7 +113,8 @@ class Controls(ABC):
             timeout: Seconds to wait for a client when none is connected; None for no limit.
 
         Raises:
-            ValueError: The code may not be in a close frame, or the reason is too long.
+            ValueError: The code may not be in a close frame (1000-1003, 1007-1014 and 3000-4999 may), or the reason is
+                too long.
             TimeoutError: No client is connected.
             RuntimeError: The server is not running.
         """

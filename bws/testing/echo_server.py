@@ -128,7 +128,7 @@ class EchoServer(Scope):
 
         Raises:
             RuntimeError: It is running already.
-            OSError: The address cannot be listened on.
+            OSError: The address cannot be listened on; it names host and port.
         """
         from ._wire import Wire
 

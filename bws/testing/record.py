@@ -132,7 +132,12 @@ def record(ws: WebSocket) -> Record:
 
     Returns:
         What it has recorded, and goes on to record.
+
+    Raises:
+        TypeError: It is no socket.
     """
+    if not callable(getattr(ws, "bind", None)):
+        raise TypeError(f"ws must be a bws.WebSocket, not {brief(repr(ws))}")
     seen = Record(ws)
     for type_ in _TYPES:
         ws.bind(type_, seen._add)

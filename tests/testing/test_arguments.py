@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -46,11 +47,21 @@ def test_the_constructor_refuses(options: dict[str, Any], error: type[Exception]
         (lambda s: s.next_close(-1), ValueError, "timeout must not be negative, is -1"),
         (lambda s: s.next_client(float("nan")), ValueError, "timeout must not be negative, is nan"),
         (lambda s: s.send("x", timeout=[]), TypeError, r"timeout must be a number of seconds or None, not \[\]"),
-        (lambda s: s.send(1), TypeError, "data must be str or bytes, not 1"),
-        (lambda s: s.send(None), TypeError, "data must be str or bytes, not None"),
+        (lambda s: s.send(None), TypeError, "data must be str or bytes, not None; .*"),
+        (
+            lambda s: s.send({"a": 1}),
+            TypeError,
+            r"data must be .*, not {'a': 1}; for other values send json\.dumps\(value\)",
+        ),
+        (lambda s: s.send([0] * 1000), TypeError, "data must be .{,100}; .{,50}"),
         (lambda s: s.send_raw("text"), TypeError, "data must be bytes, not 'text'"),
         (lambda s: s.close("1000"), TypeError, "code must be an int or None, not '1000'"),
         (lambda s: s.close(True), TypeError, "code must be an int or None, not True"),
+        (
+            lambda s: s.close(1005),
+            ValueError,
+            r"code 1005 may not .*; expected 1000-1003, 1007-1014 or 3000-4999, or None for .*; drop\(\) ends .*",
+        ),
         (lambda s: s.close(1000, b"bye"), TypeError, "reason must be a str, not b'bye'"),
         (lambda s: s.slow("fast"), TypeError, "bytes_per_s must be a positive number or None, not 'fast'"),
         (lambda s: s.slow(float("inf")), ValueError, "bytes_per_s must be a positive number or None, not inf"),
@@ -81,6 +92,12 @@ def test_a_control_refuses(echo_server: EchoServer, call: Call, error: type[Exce
 def test_a_record_refuses(echo_server: EchoServer, call: Call, error: type[Exception], message: str) -> None:
     with bws.WebSocket(echo_server.url) as ws, pytest.raises(error, match=f"^{message}$"):
         call(record(ws))
+
+
+@pytest.mark.parametrize("ws", [5, "ws://127.0.0.1/", None])
+def test_only_a_socket_is_recorded(ws: Any) -> None:
+    with pytest.raises(TypeError, match=f"^ws must be a bws.WebSocket, not {re.escape(repr(ws))}$"):
+        record(ws)
 
 
 def test_ws_connect_refuses_a_wait_that_is_no_time(ws_connect: Any, echo_server: EchoServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -283,8 +284,9 @@ def test_half_a_character_is_refused(echo_server: EchoServer) -> None:
 
 
 def test_a_host_that_cannot_be_one_is_an_os_error() -> None:
-    with pytest.raises(OSError, match="no host name"):
+    with pytest.raises(socket.gaierror, match=r"cannot serve on 'a{300}' port 0: this is no host name") as caught:
         EchoServer("a" * 300).start()
+    assert caught.value.errno == socket.EAI_NONAME
 
 
 def test_everywhere_is_ipv4() -> None:

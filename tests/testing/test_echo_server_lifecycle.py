@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import subprocess
@@ -146,9 +147,23 @@ def test_a_server_starts_once_at_a_time_and_again_after_a_stop() -> None:
 def test_a_port_in_use_is_an_error_of_start() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         server = EchoServer(port=other.getsockname()[1])
-        with pytest.raises(OSError, match=r"."):
+        with pytest.raises(
+            OSError, match=rf"cannot serve on '127\.0\.0\.1' port {other.getsockname()[1]}: ."
+        ) as caught:
             server.start()
+        assert caught.value.errno == errno.EADDRINUSE
         assert repr(server) == "<EchoServer not started>"
+
+
+def test_a_host_that_is_not_known_is_named_by_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    story = r"cannot serve on 'nobody\.invalid' port 80: Name or service not known"
+    with pytest.raises(socket.gaierror, match=story) as caught:
+        EchoServer("nobody.invalid", 80).start()
+    assert caught.value.errno == socket.EAI_NONAME
 
 
 def test_stopping_closes_the_clients_with_1001_and_leaves_nothing_behind() -> None:
