@@ -288,8 +288,10 @@ class Session:
         return self.options.count is not None and self._received >= self.options.count
 
     def _enough(self) -> bool:
-        """Whether ``--count`` or ``--expect`` ends it: the one that is reached first."""
-        return self._counted() or (bool(self.options.expect) and not self._expected)
+        """Whether ``--count`` ends it, or ``--expect`` where there is no ``--count``."""
+        if self.options.count is not None:
+            return self._counted()
+        return bool(self.options.expect) and not self._expected
 
     def _ended(self) -> bool:
         return self._closed is not None or self._done or self._stopped or self._fault

@@ -126,8 +126,8 @@ def test_count_stops_also_when_what_is_expected_has_not_come(count: str, shown: 
     assert (status, out, err) == (4, shown, f"bws: '{missing}' did not come within --count {count}\n")
 
 
-def test_what_is_expected_stops_also_when_the_count_is_not_reached() -> None:
-    assert run("--count", "3", "--expect", "b", "-x", "a", "-x", "b", "-x", "c") == (0, "a\nb\n", "")
+def test_with_a_count_what_is_expected_has_to_be_among_them() -> None:
+    assert run("--count", "3", "--expect", "b", "-x", "a", "-x", "b", "-x", "c", "-x", "d") == (0, "a\nb\nc\n", "")
 
 
 def test_the_last_of_the_count_may_be_what_is_expected() -> None:
