@@ -48,7 +48,7 @@ class DOMEvent:
 
     @property
     def currentTarget(self) -> WebSocket | Any:
-        """The same object as `target`: there is no tree to bubble through."""
+        """The same object as `target`, as there is no tree to bubble through."""
         return self._target
 
     @property
@@ -58,17 +58,17 @@ class DOMEvent:
 
     @property
     def eventPhase(self) -> int:
-        """2, "at target"; 0 until it is dispatched."""
+        """2 ("at target"), or 0 until it is dispatched."""
         return 0 if self._target is None else 2
 
     @property
     def bubbles(self) -> bool:
-        """False."""
+        """False, as there is no tree."""
         return False
 
     @property
     def cancelable(self) -> bool:
-        """False: nothing can be prevented."""
+        """False, as nothing can be prevented."""
         return False
 
     @property
