@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import types
 from collections.abc import Callable
 from typing import Any
@@ -52,28 +53,64 @@ def one_argument(fn: Handler) -> Callable[[Any], object]:
     return fn
 
 
+# What a TypeError says if there is a form of the call without an argument: PyQt's, and a line of PySide's.
+_EMPTY_FORM = re.compile(r"too many arguments|\(\)$", re.MULTILINE)
+
+
 def _without_signature(fn: Handler) -> Handler:
-    """For a builtin that does not say what it takes, such as a method of Qt's: the event, or else nothing."""
+    """For a builtin that does not say what it takes, such as a method of Qt's: the event, or else nothing.
+
+    What its first TypeError is about decides. About the number of arguments, as of ``deque().clear``: it takes none,
+    and is called again without; if that is a TypeError too, the first one is reported. About the event, as of
+    ``label.setText``, ``{}.update`` and ``int``: it takes one argument, and this one does not fit. That is reported,
+    also if it might be called without, as a function that has a signature gets the event then too.
+    """
     takes: bool | None = None
 
     def call(event: object) -> object:
         nonlocal takes
-        if takes is None:
-            try:
-                result = fn(event)
-            except TypeError as exc:
-                traceback = exc.__traceback__
-                if traceback is None or traceback.tb_next is not None:
-                    raise  # it took the event, and failed further in
-            else:
-                takes = True
-                return result
-            result = fn()
-            takes = False
+        if takes is False:
+            return fn()
+        try:
+            result = fn(event)
+        except TypeError as exc:
+            if not _refused(exc):
+                raise
+            first = exc
+        else:
+            takes = True
             return result
-        return fn(event) if takes else fn()
+        try:
+            if takes is None and not _is_about(first, event):
+                takes = False
+                try:
+                    return fn()
+                except TypeError as exc:
+                    if not _refused(exc):
+                        raise
+                    takes = True
+            raise TypeError(
+                f"{first} (handler {brief(fn)} got the event; bind a function that calls it with what it takes, such "
+                "as lambda evt: handler(evt.data))"
+            ) from first
+        finally:
+            del first  # it refers to this frame
 
     return call
+
+
+def _refused(exc: TypeError) -> bool:
+    """Whether a builtin did not take its arguments, rather than failed further in, in Python code that it called."""
+    traceback = exc.__traceback__
+    return traceback is not None and traceback.tb_next is None
+
+
+def _is_about(exc: TypeError, value: object) -> bool:
+    """Whether an argument was taken and found wrong, and no form of the call is known that takes none."""
+    text = str(exc)
+    # Not in a repr or a dotted name: pybind11 and nanobind say what was given, whatever was wrong.
+    named = re.search(rf"(?<![\w.<]){re.escape(type(value).__name__)}\b", text)
+    return named is not None and not _EMPTY_FORM.search(text)
 
 
 _VARARGS = 0x04  # inspect.CO_VARARGS

@@ -106,6 +106,38 @@ def test_a_second_run_of_the_application_takes_new_sockets(binding: str) -> None
     )
 
 
+def test_a_method_that_the_event_does_not_fit_says_so_and_one_of_nothing_is_called(binding: str) -> None:
+    run(
+        binding,
+        """
+        reported = []
+        timer = QtCore.QTimer(singleShot=True, interval=0)
+        timer.timeout.connect(quit)
+        button = QtWidgets.QPushButton()
+        clicked = []
+        button.clicked.connect(lambda: clicked.append(1))
+
+        def start():
+            hook(reported)
+            ws = bws.WebSocket(server.url, dispatch=bws.dispatch.qt())
+            ws.bind("open", lambda: (ws.send("a"), ws.send("b")))
+            ws.bind("message", label.setText)
+            ws.bind("message", button.click)
+            ws.bind("message", label.update)    # it has a form that takes nothing, and others
+            ws.bind("message", lambda evt: evt.data == "b" and ws.close())
+            ws.bind("close", timer.start)       # as this one has
+
+        with EchoServer() as server:
+            main(start)
+        assert label.text() == "-", label.text()
+        assert len(clicked) == 2, clicked
+        assert [type(exc) for exc in reported] == [TypeError] * 2, reported
+        for exc in reported:
+            assert "MessageEvent" in str(exc) and "setText" in str(exc) and "got the event" in str(exc), exc
+        """,
+    )
+
+
 def test_it_may_be_made_on_another_thread(binding: str) -> None:
     run(
         binding,

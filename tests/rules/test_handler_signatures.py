@@ -229,6 +229,52 @@ def test_a_builtin_that_does_not_tell_what_it_takes_may_take_nothing(mode: Mode,
     assert list(waiting) == ["a"]
 
 
+@pytest.fixture
+def hooked(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
+    """What handlers let out."""
+    reported: list[BaseException | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: reported.append(args.exc_value))
+    monkeypatch.setattr(sys, "excepthook", lambda kind, exc, traceback: reported.append(exc))
+    return reported
+
+
+# (a builtin that takes something else than the event, how its error begins); some can be called without, too
+MISFITS: list[tuple[Any, str]] = [
+    (collections.deque().extend, "'MessageEvent' object is not iterable"),
+    ({}.update, "'MessageEvent' object is not iterable"),
+    (int, "int() argument must be "),
+    (getattr, "getattr expected at least 2 arguments, got 1"),
+]
+
+
+@pytest.mark.parametrize(("fn", "error"), MISFITS)
+def test_a_builtin_that_the_event_does_not_fit_says_so_at_every_event(
+    mode: Mode, hooked: list[BaseException | None], fn: Any, error: str
+) -> None:
+    with ScriptedServer(three_messages) as server:
+        ws = mode.open(server.url)
+        ws.bind("message", fn)
+        assert ws.wait_closed(10)
+        server.result()
+    assert [type(exc) for exc in hooked] == [TypeError] * 3
+    assert [str(exc)[: len(error)] for exc in hooked] == [error] * 3
+    for exc in hooked:
+        if "handler" in str(exc):  # some have a signature since 3.13, and are just called
+            assert "got the event" in str(exc)
+            assert str(exc.__cause__).startswith(error)  # type: ignore[union-attr]
+
+
+def test_what_a_builtin_of_nothing_raises_is_reported_alone(mode: Mode, hooked: list[BaseException | None]) -> None:
+    lock = threading.Lock()
+    with ScriptedServer(three_messages) as server:
+        ws = mode.open(server.url)
+        ws.bind("message", lock.release)
+        assert ws.wait_closed(10)
+        server.result()
+    assert [str(exc) for exc in hooked] == ["release unlocked lock"] * 3
+    assert [exc.__context__ for exc in hooked if exc] == [None] * 3
+
+
 class Picky:
     """Something that a builtin fails on, in Python code."""
 
@@ -244,10 +290,7 @@ class Picky:
     __hash__ = None  # type: ignore[assignment]
 
 
-def test_a_type_error_inside_a_builtin_is_one_of_the_handler(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-    hooked: list[BaseException | None] = []
-    monkeypatch.setattr(threading, "excepthook", lambda args: hooked.append(args.exc_value))
-    monkeypatch.setattr(sys, "excepthook", lambda kind, exc, traceback: hooked.append(exc))
+def test_a_type_error_inside_a_builtin_is_one_of_the_handler(mode: Mode, hooked: list[BaseException | None]) -> None:
     picky = Picky()
     events: collections.deque[Any] = collections.deque([picky])
     with ScriptedServer(three_messages) as server:
