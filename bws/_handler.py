@@ -11,35 +11,40 @@ from typing import Any
 from ._system import signature_of
 from ._text import brief
 
-__all__ = ["Handler", "one_argument"]
+__all__ = ["Handler", "one_argument", "runs_later"]
 
 Handler = Callable[..., object]
 
 
-def one_argument(fn: Handler) -> Callable[[Any], object]:
+def one_argument(fn: Handler, name: str = "handler", value: str = "event") -> Callable[[Any], object]:
     """A callable that takes the event, for a handler that takes the event or nothing.
+
+    Args:
+        fn: The handler.
+        name: What it is called in messages.
+        value: What it gets, in messages.
 
     Raises:
         TypeError: `fn` is not callable, or needs something else than one positional argument or none.
     """
     if not callable(fn):
-        raise TypeError(f"a handler must be callable, not {brief(fn)}")
+        raise TypeError(f"a {name} must be callable, not {brief(fn)}")
     takes = _plain_arguments(fn)
     if takes is not None:
         return fn if takes else lambda event: fn()
-    import inspect  # loads slowly, and most handlers are plain functions
-
-    if _runs_later(fn) or (type(fn) in _FUNCTIONS and inspect.iscoroutinefunction(fn)):
+    if kind := runs_later(fn):
+        fix = "without yield"
+        if kind == "coroutine":
+            fix = f"such as lambda {value}: asyncio.create_task({name}({value})), with dispatch=bws.dispatch.asyncio()"
         raise TypeError(
-            f"handler {brief(fn)} is a coroutine or generator function, whose body would never run; bind a plain "
-            "function, such as lambda evt: asyncio.ensure_future(handler(evt)) with dispatch=loop.call_soon_threadsafe"
+            f"{name} {brief(fn)} is a {kind} function, whose body would never run; give a plain function, {fix}"
         )
     try:
         signature = signature_of(fn)
         if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in signature.parameters.values()):
             signature = signature_of(fn, follow_wrapped=True)  # a decorator that passes on: its function decides
     except (ValueError, TypeError):
-        return _without_signature(fn)
+        return _without_signature(fn, name, value)
     try:
         signature.bind(None)
     except TypeError:
@@ -47,7 +52,7 @@ def one_argument(fn: Handler) -> Callable[[Any], object]:
             signature.bind()
         except TypeError:
             raise TypeError(
-                f"handler {brief(fn)} must accept the event or no argument at all; its signature is {signature}"
+                f"{name} {brief(fn)} must accept the {value} or no argument at all; its signature is {signature}"
             ) from None
         return lambda event: fn()
     return fn
@@ -57,7 +62,7 @@ def one_argument(fn: Handler) -> Callable[[Any], object]:
 _EMPTY_FORM = re.compile(r"too many arguments|\(\)$", re.MULTILINE)
 
 
-def _without_signature(fn: Handler) -> Handler:
+def _without_signature(fn: Handler, name: str, value: str) -> Handler:
     """For a builtin that does not say what it takes, such as a method of Qt's: the event, or else nothing.
 
     What its first TypeError is about decides. About the number of arguments, as of ``deque().clear``: it takes none,
@@ -89,9 +94,10 @@ def _without_signature(fn: Handler) -> Handler:
                     if not _refused(exc):
                         raise
                     takes = True
+            part = f"{value}.data" if value == "event" else f"str({value})"
             raise TypeError(
-                f"{first} (handler {brief(fn)} got the event; bind a function that calls it with what it takes, such "
-                "as lambda evt: handler(evt.data))"
+                f"{first} ({name} {brief(fn)} got the {value}; give a function that calls it with what it takes, "
+                f"such as lambda {value}: {name}({part}))"
             ) from first
         finally:
             del first  # it refers to this frame
@@ -114,21 +120,26 @@ def _is_about(exc: TypeError, value: object) -> bool:
 
 
 _VARARGS = 0x04  # inspect.CO_VARARGS
-# inspect.CO_GENERATOR, CO_COROUTINE, CO_ITERABLE_COROUTINE, CO_ASYNC_GENERATOR
-_NOT_PLAIN = 0x20 | 0x80 | 0x100 | 0x200
-
+_COROUTINE = 0x80 | 0x100  # inspect.CO_COROUTINE, CO_ITERABLE_COROUTINE
+_GENERATOR = 0x20 | 0x200  # inspect.CO_GENERATOR, CO_ASYNC_GENERATOR
+_NOT_PLAIN = _COROUTINE | _GENERATOR
 
 _FUNCTIONS = (types.FunctionType, types.MethodType)
 
 
-def _runs_later(fn: Handler) -> bool:
-    """Whether a call only makes a coroutine or a generator."""
+def runs_later(fn: Handler) -> str:
+    """``'coroutine'`` or ``'generator'`` if a call only makes one of these, otherwise ``''``."""
+    import inspect  # loads slowly, and most handlers are plain functions
+
     while isinstance(fn, functools.partial):
         fn = fn.func
     # Of an object, what its class calls. A mock may have a mock of each.
     calls = (fn, None if type(fn) in _FUNCTIONS else getattr(type(fn), "__call__", None))  # noqa: B004
     flags = [getattr(getattr(call, "__code__", None), "co_flags", 0) for call in calls]
-    return any(isinstance(each, int) and each & _NOT_PLAIN for each in flags)
+    flags = [each for each in flags if isinstance(each, int)]
+    if any(each & _COROUTINE for each in flags) or (type(fn) in _FUNCTIONS and inspect.iscoroutinefunction(fn)):
+        return "coroutine"
+    return "generator" if any(each & _GENERATOR for each in flags) else ""
 
 
 def _plain_arguments(fn: Handler) -> int | None:

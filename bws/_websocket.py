@@ -265,7 +265,7 @@ class WebSocket(EventTarget):
 
         Raises:
             InvalidStateError: It is still CONNECTING.
-            TypeError: `payload` is not bytes-like, or `callback` not callable.
+            TypeError: `payload` is not bytes-like, or `callback` cannot be called with the seconds or nothing.
             ValueError: `payload` is too long.
         """
         if isinstance(payload, str):
@@ -275,7 +275,7 @@ class WebSocket(EventTarget):
             raise ValueError(f"payload {brief(data)} has {len(data)} bytes; a ping takes at most {MAX_PING}")
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be a callable that takes seconds, or None; not {brief(callback)}")
-        call = None if callback is None else one_argument(callback)
+        call = None if callback is None else one_argument(callback, "callback", "seconds")
         if self._state == CONNECTING:
             raise InvalidStateError("ping() before open: wait for the 'open' event, or call wait_open() first")
         if self._state == OPEN:

@@ -241,6 +241,7 @@ METHODS: list[tuple[Call, type[Exception], list[str]]] = [
     (lambda ws: ws.ping(b"x" * 126), ValueError, ["payload", "b'xxx", "126", "125"]),
     (lambda ws: ws.ping(b"", "callback"), TypeError, ["callback", "'callback'", "callable"]),
     (lambda ws: ws.ping(callback=1), TypeError, ["callback", "1", "callable"]),
+    (lambda ws: ws.ping(b"", two), TypeError, ["callback", "two", "(a", "must accept the seconds"]),
     # bind, unbind
     (lambda ws: ws.bind("opened", print), ValueError, ["'opened'", "'open', 'error', 'message' or 'close'"]),
     (lambda ws: ws.bind("Open", print), ValueError, ["'Open'", "'open'"]),

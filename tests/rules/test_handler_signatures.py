@@ -264,6 +264,27 @@ def test_a_builtin_that_the_event_does_not_fit_says_so_at_every_event(
             assert str(exc.__cause__).startswith(error)  # type: ignore[union-attr]
 
 
+def test_a_callback_of_ping_that_the_seconds_do_not_fit_is_named(
+    mode: Mode, hooked: list[BaseException | None]
+) -> None:
+    extend: Any = collections.deque().extend
+
+    def on_open(evt: bws.DOMEvent) -> None:
+        assert isinstance(evt.target, bws.WebSocket)
+        evt.target.ping(b"", extend)
+        evt.target.ping(b"", lambda seconds: evt.target.close())
+
+    with ScriptedServer(Connection.echo) as server:
+        ws = mode.open(server.url)
+        ws.bind("open", on_open)
+        assert ws.wait_closed(10)
+    (exc,) = hooked
+    assert str(exc).startswith("'float' object is not iterable")
+    if sys.version_info < (3, 13):  # since then it has a signature, and is just called
+        assert "callback" in str(exc)
+        assert "got the seconds" in str(exc)
+
+
 def test_what_a_builtin_of_nothing_raises_is_reported_alone(mode: Mode, hooked: list[BaseException | None]) -> None:
     lock = threading.Lock()
     with ScriptedServer(three_messages) as server:

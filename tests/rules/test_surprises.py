@@ -9,7 +9,7 @@ import pickle
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -94,14 +94,30 @@ class Awaitable:
     async def __call__(self, evt: bws.MessageEvent) -> None: ...
 
 
-@pytest.mark.parametrize("fn", [coroutine, generator, Awaitable(), functools.partial(Awaitable()), mock.AsyncMock()])
-def test_a_handler_whose_body_would_never_run_is_refused(fn: Any) -> None:
-    with ScriptedServer(greet) as server:
-        ws = bws.WebSocket(server.url)
-        with pytest.raises(TypeError, match="would never run"):
+async def asynchronous_generator(evt: bws.MessageEvent) -> AsyncIterator[None]:
+    yield
+
+
+COROUTINES = [coroutine, Awaitable(), functools.partial(Awaitable()), functools.partial(coroutine), mock.AsyncMock()]
+STARTED = (
+    r"coroutine function.* never run; give a plain function, such as .*create_task.* dispatch=bws\.dispatch\.asyncio"
+)
+
+
+@pytest.mark.parametrize(
+    ("fn", "message"),
+    [
+        *((fn, STARTED) for fn in COROUTINES),
+        (generator, "is a generator function, whose body would never run; give a plain function, without yield"),
+        (asynchronous_generator, "is a generator function"),
+    ],
+)
+def test_a_handler_whose_body_would_never_run_is_refused(fn: Any, message: str) -> None:
+    with ScriptedServer(Connection.echo) as server, bws.WebSocket(server.url) as ws:
+        with pytest.raises(TypeError, match=f"^handler .*{message}"):
             ws.bind("message", fn)
-        ws.close()
-        assert ws.wait_closed(TIMEOUT)
+        with pytest.raises(TypeError, match=f"^callback .*{message}"):
+            ws.ping(b"", fn)
 
 
 class Handlers:
@@ -342,7 +358,7 @@ def test_a_value_that_cannot_be_shown_is_named_by_its_type() -> None:
             ws.send(view)
         with pytest.raises(TypeError, match=r"payload must be bytes-like, not int 5$"):
             ws.ping(5)  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match="handler"):
+        with pytest.raises(TypeError, match=r"^callback .* must accept the seconds or no argument"):
             ws.ping(b"", lambda a, b: None)  # type: ignore[arg-type,misc]
 
 
