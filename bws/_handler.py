@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import types
 from collections.abc import Callable
 from typing import Any
 
-from ._system import signature_of
+from ._system import runs_later, signature_of
 from ._text import brief
 
-__all__ = ["Handler", "one_argument", "runs_later"]
+__all__ = ["Handler", "one_argument"]
 
 Handler = Callable[..., object]
 
@@ -120,26 +119,8 @@ def _is_about(exc: TypeError, value: object) -> bool:
 
 
 _VARARGS = 0x04  # inspect.CO_VARARGS
-_COROUTINE = 0x80 | 0x100  # inspect.CO_COROUTINE, CO_ITERABLE_COROUTINE
-_GENERATOR = 0x20 | 0x200  # inspect.CO_GENERATOR, CO_ASYNC_GENERATOR
-_NOT_PLAIN = _COROUTINE | _GENERATOR
-
-_FUNCTIONS = (types.FunctionType, types.MethodType)
-
-
-def runs_later(fn: Handler) -> str:
-    """``'coroutine'`` or ``'generator'`` if a call only makes one of these, otherwise ``''``."""
-    import inspect  # loads slowly, and most handlers are plain functions
-
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    # Of an object, what its class calls. A mock may have a mock of each.
-    calls = (fn, None if type(fn) in _FUNCTIONS else getattr(type(fn), "__call__", None))  # noqa: B004
-    flags = [getattr(getattr(call, "__code__", None), "co_flags", 0) for call in calls]
-    flags = [each for each in flags if isinstance(each, int)]
-    if any(each & _COROUTINE for each in flags) or (type(fn) in _FUNCTIONS and inspect.iscoroutinefunction(fn)):
-        return "coroutine"
-    return "generator" if any(each & _GENERATOR for each in flags) else ""
+# inspect.CO_GENERATOR, CO_COROUTINE, CO_ITERABLE_COROUTINE, CO_ASYNC_GENERATOR
+_NOT_PLAIN = 0x20 | 0x80 | 0x100 | 0x200
 
 
 def _plain_arguments(fn: Handler) -> int | None:

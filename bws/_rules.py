@@ -15,7 +15,7 @@ import ada_url
 
 from ._proxy import parse as parse_proxy
 from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT, USER_AGENT, Address, Settings, check_time
-from ._system import signature_of
+from ._system import runs_later, signature_of
 from ._text import brief, mistyped
 from .errors import DOMSyntaxError, InvalidAccessError
 
@@ -207,7 +207,11 @@ def check_settings(
 
 
 def check_dispatch(dispatch: object) -> Callable[[Callable[[], None]], object] | None:
-    """A callable that takes a zero-argument callable, or None."""
+    """A callable that takes a zero-argument callable, or None.
+
+    Raises:
+        TypeError: It is something else, or a coroutine or generator function, whose body would never run.
+    """
     if dispatch is None:
         return None
     if isinstance(dispatch, (FunctionType, type)) and (dispatch.__module__ or "").startswith("bws.dispatch."):
@@ -220,6 +224,13 @@ def check_dispatch(dispatch: object) -> Callable[[Callable[[], None]], object] |
                 signature_of(dispatch).bind(None)
             except TypeError:
                 good = False
+    if callable(dispatch) and (kind := runs_later(dispatch)):
+        # Each call would be answered with a coroutine that nobody awaits: the socket would stay CONNECTING.
+        raise TypeError(
+            "dispatch must be a plain callable that gets a zero-argument callable run on your thread, such as "
+            f"bws.dispatch.asyncio() or loop.call_soon_threadsafe; {brief(dispatch)} is a {kind} function, whose body "
+            "would never run"
+        )
     if not good:
         raise TypeError(
             "dispatch must be a callable that gets a zero-argument callable run on your thread, such as "

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+import types
 import weakref
 from collections.abc import Callable
 from itertools import starmap
@@ -39,6 +40,7 @@ __all__ = [
     "processors",
     "proxy_asks_dns",
     "proxy_possible",
+    "runs_later",
     "signature_of",
     "socket_error",
     "stop_pacing",
@@ -386,6 +388,26 @@ def signature_of(fn: Callable[..., object], *, follow_wrapped: bool = False) -> 
 
         return inspect.signature(fn, follow_wrapped=follow_wrapped, annotation_format=Format.STRING)
     return inspect.signature(fn, follow_wrapped=follow_wrapped)
+
+
+_FUNCTIONS = (types.FunctionType, types.MethodType)
+_COROUTINE = 0x80 | 0x100  # inspect.CO_COROUTINE, CO_ITERABLE_COROUTINE
+_GENERATOR = 0x20 | 0x200  # inspect.CO_GENERATOR, CO_ASYNC_GENERATOR
+
+
+def runs_later(fn: Callable[..., object]) -> str:
+    """``'coroutine'`` or ``'generator'`` if a call only makes one of these, otherwise ``''``."""
+    import inspect  # loads slowly
+
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    # Of an object, what its class calls. A mock may have a mock of each.
+    calls = (fn, None if type(fn) in _FUNCTIONS else getattr(type(fn), "__call__", None))  # noqa: B004
+    flags = [getattr(getattr(call, "__code__", None), "co_flags", 0) for call in calls]
+    flags = [each for each in flags if isinstance(each, int)]
+    if any(each & _COROUTINE for each in flags) or (type(fn) in _FUNCTIONS and inspect.iscoroutinefunction(fn)):
+        return "coroutine"
+    return "generator" if any(each & _GENERATOR for each in flags) else ""
 
 
 def proxy_possible() -> bool:
