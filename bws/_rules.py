@@ -286,7 +286,10 @@ def _pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]] | None) -> Ite
             raise TypeError(f"{expected}; {_kind(pair)} is not a pair")
         name, value = pair
         if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f"{expected}; got {_kind(name)} and {_kind(value)}")
+            kind = type(value).__name__ if isinstance(value, (int, float)) else _kind(value)
+            if isinstance(name, str) and _TOKEN.match(name):
+                raise TypeError(f"headers[{brief(name)}] must be a str, not {kind}")
+            raise TypeError(f"{expected}; got {_kind(name)} and {kind}")
         if not _TOKEN.match(name):
             start, colon, _ = name.partition(":")
             raise ValueError(
