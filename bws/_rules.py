@@ -36,6 +36,10 @@ MAX_REASON = 123  # bytes: a control frame has 125, the close code takes 2
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 section 5.6.2
 # a host, and perhaps a port and a path, without a scheme; no password can be in it
 _BARE = re.compile(r"[A-Za-z0-9.\-]+(:[0-9]{1,5})?(/([^/#@][^#@]*)?)?")
+# the user, password, host and port of an absolute URL, and what follows; see https://url.spec.whatwg.org/
+_AUTHORITY = re.compile(
+    r"[\x00-\x20]*(?:ws|wss|http|https):[/\\]*([^/\\?#]*)(.*)", re.ASCII | re.DOTALL | re.IGNORECASE
+)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OURS = frozenset({"upgrade", "connection", "content-length", "transfer-encoding"})
 
@@ -74,7 +78,9 @@ def parse_url(url: str) -> Address:
             record = ada_url.URL(scheme + record.href[len(record.protocol) :])
     except ValueError:
         like = _with_scheme(url) or "'wss://example.com/chat'"
-        raise DOMSyntaxError(f"url {shown} cannot be parsed; expected an absolute URL such as {like}") from None
+        raise DOMSyntaxError(
+            f"url {shown} cannot be parsed{_likely_mistake(url)}; expected an absolute URL such as {like}"
+        ) from None
     # 5. "If urlRecord's scheme is not ws or wss, then throw a SyntaxError."
     if record.protocol not in ("ws:", "wss:"):
         # "localhost:8765" reads as the scheme "localhost"
@@ -99,6 +105,25 @@ def parse_url(url: str) -> Address:
         target=href[href.index("/", len(record.protocol) + 2) :],
         authorization=_basic(record.username, record.password, shown),
     )
+
+
+def _likely_mistake(url: str) -> str:
+    """What is wrong with a WebSocket URL that cannot be parsed, told without any part of it; or nothing."""
+    match = _AUTHORITY.match(re.sub("[\t\n\r]", "", url))
+    if match is None:
+        return ""
+    host = match[1].rpartition("@")[2]
+    if "@" in match[2]:
+        # What was to be a password has ended before its end, and what is called host here is a part of it.
+        return ": its host or port is not valid; in a user name or password, /, ? and # must be percent-encoded"
+    name, colon, port = host.rpartition(":")
+    if not name and (colon or not port):
+        return ": it has no host"
+    with contextlib.suppress(ValueError):
+        if colon and ada_url.URL(f"ws://{name}"):
+            return ": its port must be a number in 0-65535"
+    fix = " (an IPv6 address has brackets around it, as in ws://[::1]:8080)" if host.count(":") > 1 else ""
+    return f": its host is not a valid name or address{fix}"
 
 
 def _with_scheme(url: str) -> str:

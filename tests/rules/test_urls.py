@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import NoReturn
 
@@ -154,6 +155,42 @@ def test_a_url_is_serialized_as_the_standard_says(url: str, serialized: str) -> 
     ws.close()
     assert ws.wait_closed(10)
     assert ws.url == serialized
+
+
+PORT = "its port must be a number in 0-65535"
+NO_HOST = "it has no host"
+BAD_HOST = "its host is not a valid name or address"
+BRACKETS = f"{BAD_HOST} (an IPv6 address has brackets around it"
+ENCODE = "its host or port is not valid; in a user name or password, /, ? and # must be percent-encoded"
+
+# (a URL, the mistake that is named); the secret is not shown
+MISTAKES = [
+    ("ws://a:65536", PORT),
+    ("ws://a:80a", PORT),
+    ("http://a:-1/x", PORT),
+    ("WSS:\\\\a:1x\\", PORT),
+    (" ws://exam\nple.com:99999 ", PORT),
+    ("ws://[::1]:80x", PORT),
+    ("ws://u:secret@a:99999/", PORT),
+    ("ws://", NO_HOST),
+    ("ws://:8080/", NO_HOST),
+    ("ws://u:secret@/", NO_HOST),
+    ("ws://256.1.1.1", f"{BAD_HOST};"),
+    ("ws://ex ample", f"{BAD_HOST};"),
+    ("ws://u:secret@ex ample:80", f"{BAD_HOST};"),
+    ("ws://[::1", BRACKETS),
+    ("ws://fe80::1:8080/", BRACKETS),
+    ("ws://u:secret/secret@a:80/", ENCODE),
+    ("ws://u:p?secret@a/", ENCODE),
+]
+
+
+@pytest.mark.parametrize(("url", "mistake"), MISTAKES)
+def test_what_is_wrong_with_a_url_is_named(url: str, mistake: str) -> None:
+    with pytest.raises(bws.DOMSyntaxError, match=f"cannot be parsed: {re.escape(mistake)}") as caught:
+        bws.WebSocket(url)
+    assert "expected an absolute URL" in caught.value.message
+    assert "secret" not in caught.value.message
 
 
 @pytest.mark.parametrize("url", INVALID)
