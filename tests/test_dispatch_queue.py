@@ -123,6 +123,11 @@ WRONG: list[tuple[Callable[[bws.dispatch.Queue], object], type[Exception], str]]
     (lambda events: events.run_until(bool, 10**400), ValueError, "timeout="),
     (lambda events: events.run_until(bool, "1"), TypeError, "timeout"),  # type: ignore[arg-type]
     (lambda events: events.run_until(bool, True), TypeError, "timeout"),
+    (
+        lambda events: events.run_until(1 == 3, 5),  # type: ignore[arg-type,comparison-overlap]
+        TypeError,
+        "predicate must be a callable, such as lambda: ws.readyState == 3, not its value False",
+    ),
     (lambda events: events("no callable"), TypeError, "call must be a callable"),  # type: ignore[arg-type]
 ]
 

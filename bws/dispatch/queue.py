@@ -123,9 +123,13 @@ class Queue:
             Whether `predicate` was true before the time was up.
 
         Raises:
-            TypeError: `timeout` is not a number.
+            TypeError: `predicate` is not callable, or `timeout` is not a number.
             ValueError: `timeout` is negative or not finite.
         """
+        if not callable(predicate):
+            raise TypeError(
+                f"predicate must be a callable, such as lambda: ws.readyState == 3, not its value {brief(predicate)}"
+            )
         limit = check_wait("timeout", timeout)
         end = None if limit is None else time.monotonic() + limit
         delivered = 0
