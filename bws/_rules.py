@@ -437,6 +437,8 @@ def buffer_of(option: str, data: Any) -> bytes | memoryview:
     except ValueError as exc:
         raise ValueError(f"{option} {brief(data)} cannot be read: {exc}") from None
     if not view.c_contiguous:
-        name = type(data).__name__
-        raise TypeError(f"{option} must be a C-contiguous buffer; send bytes({name}) instead of {brief(data)}")
+        kind = type(data).__name__
+        raise TypeError(
+            f"{option} must be a C-contiguous buffer, not {kind} {brief(data)}; give a copy of it, made by bytes(...)"
+        )
     return view.cast("B") if view.nbytes else b""
