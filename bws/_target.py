@@ -147,7 +147,7 @@ class EventTarget:
             ValueError: There is no such event.
             TypeError: `fn` is not callable, or needs more than one argument.
         """
-        self._known(event)
+        self._known(event, '@ws.bind("message")' if fn is _MISSING else 'ws.bind("message", handler)')
         if fn is not _MISSING:
             self._add(event, Listener(fn))
             return None
@@ -169,7 +169,7 @@ class EventTarget:
         Raises:
             ValueError: There is no such event.
         """
-        self._known(event)
+        self._known(event, 'ws.unbind("message", handler)')
         self._remove(event, lambda listener: not fns or any(same(listener.fn, fn) for fn in fns))
 
     def addEventListener(self, type: str, listener: Handler, *, once: bool = False) -> None:
@@ -238,9 +238,18 @@ class EventTarget:
             del _dispatching[id(event)]
         return True
 
-    def _known(self, event: str) -> None:
-        if event not in EVENTS:
-            raise ValueError(f"event {brief(event)} is unknown; expected 'open', 'error', 'message' or 'close'")
+    def _known(self, event: str, usage: str) -> None:
+        if event in EVENTS:
+            return
+        fix = ""
+        if isinstance(event, str):
+            # as in the browser's attributes, and as other clients call their handlers
+            meant = event.strip().lower().removeprefix("on").lstrip("_")
+            if meant in EVENTS:
+                fix = f"; did you mean {meant!r}?"
+        elif callable(event):
+            fix = f", as in {usage}"
+        raise ValueError(f"event {brief(event)} is unknown; expected 'open', 'error', 'message' or 'close'{fix}")
 
     def _set_attribute(self, type: str, fn: Handler | None) -> None:
         new = None if fn is None else Listener(fn)

@@ -253,6 +253,14 @@ METHODS: list[tuple[Call, type[Exception], list[str]]] = [
     # bind, unbind
     (lambda ws: ws.bind("opened", print), ValueError, ["'opened'", "'open', 'error', 'message' or 'close'"]),
     (lambda ws: ws.bind("Open", print), ValueError, ["'Open'", "'open'"]),
+    *(
+        (lambda ws, event=event: ws.bind(event, print), ValueError, [repr(event), "'close'; did you mean 'open'?"])
+        for event in ("Open", "onopen", "on_open", "onOpen", "OPEN", "open ")
+    ),
+    (lambda ws: ws.bind(two), ValueError, ["two", "'close', as in @ws.bind(\"message\")"]),
+    (lambda ws: ws.bind(two, "open"), ValueError, ["two", "'close', as in ws.bind(\"message\", handler)"]),
+    (lambda ws: ws.unbind("onmessage", two), ValueError, ["'onmessage'", "did you mean 'message'?"]),
+    (lambda ws: ws.unbind(two), ValueError, ["two", "'close', as in ws.unbind(\"message\", handler)"]),
     (lambda ws: ws.bind("", print), ValueError, ["''", "'open'"]),
     (lambda ws: ws.bind("custom"), ValueError, ["'custom'", "'open'"]),
     (lambda ws: ws.bind(None, print), ValueError, ["None", "'open'"]),
