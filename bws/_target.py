@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import types
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 from ._handler import Handler, one_argument
 from ._text import brief
@@ -70,6 +71,21 @@ class _On:
 
     def __set__(self, target: EventTarget, fn: Handler | None) -> None:
         target._set_attribute(self.type, fn)
+
+
+def _once_is_a_keyword(add: _H) -> _H:
+    """Have `addEventListener` refuse the options object of JavaScript with the fix; its signature stays."""
+
+    @functools.wraps(add)
+    def checked(self: EventTarget, *args: Any, **options: Any) -> object:
+        if len(args) > 2:
+            raise TypeError(
+                "addEventListener() takes a type, a listener and the keyword once=True; not options such as "
+                f"{brief(args[2])}"
+            )
+        return add(self, *args, **options)
+
+    return cast("_H", checked)
 
 
 class EventTarget:
@@ -172,6 +188,7 @@ class EventTarget:
         self._known(event, 'ws.unbind("message", handler)')
         self._remove(event, lambda listener: not fns or any(same(listener.fn, fn) for fn in fns))
 
+    @_once_is_a_keyword
     def addEventListener(self, type: str, listener: Handler, *, once: bool = False) -> None:
         """Call `listener` at each event of this type (https://dom.spec.whatwg.org/#dom-eventtarget-addeventlistener).
 
@@ -183,10 +200,13 @@ class EventTarget:
             once: Whether it is removed when it is called.
 
         Raises:
-            TypeError: `type` is not a str, or `listener` cannot be called with the event or nothing.
+            TypeError: `type` is not a str, `listener` cannot be called with the event or nothing, or `once` is not a
+                bool.
         """
         _check_type(type)
-        self._add(type, Listener(listener, once=bool(once), added=True))
+        if not isinstance(once, bool):
+            raise TypeError(f"once must be True or False, not {brief(once)}")
+        self._add(type, Listener(listener, once=once, added=True))
 
     def removeEventListener(self, type: str, listener: Handler) -> None:
         """Remove one registration of `listener`; one that is not there is no error.

@@ -274,6 +274,14 @@ METHODS: list[tuple[Call, type[Exception], list[str]]] = [
     # the DOM's names
     (lambda ws: ws.addEventListener("open", 5), TypeError, ["handler", "5", "callable"]),
     (lambda ws: ws.addEventListener("open", two), TypeError, ["handler", "two", "event"]),
+    *(
+        (lambda ws, given=given: ws.addEventListener("open", print, given), TypeError, ["once=True", repr(given)])
+        for given in ({"once": True}, {}, True)
+    ),
+    *(
+        (lambda ws, once=once: ws.addEventListener("open", print, once=once), TypeError, ["once", repr(once), "True"])
+        for once in (5, 1, None, "yes", {"once": True})
+    ),
     (lambda ws: ws.addEventListener(5, print), TypeError, ["type", "5", "str"]),
     (lambda ws: ws.removeEventListener(5, print), TypeError, ["type", "5", "str"]),
     (lambda ws: setattr(ws, "onopen", 5), TypeError, ["handler", "5", "callable"]),
