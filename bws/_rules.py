@@ -17,7 +17,7 @@ from ._proxy import parse as parse_proxy
 from ._settings import CLOSE_TIMEOUT, MAX_SIZE, OPEN_TIMEOUT, USER_AGENT, Address, Settings, check_time
 from ._system import runs_later, signature_of
 from ._text import brief, mistyped
-from .errors import DOMSyntaxError, InvalidAccessError
+from .errors import DOMSyntaxError, InvalidAccessError, _InvalidAccessTypeError
 
 __all__ = [
     "BINARY",
@@ -377,12 +377,12 @@ def check_close(code: int | None, reason: str | None) -> tuple[int | None, bytes
         The code and the reason's UTF-8 bytes.
 
     Raises:
-        TypeError: Wrong types.
+        TypeError: Wrong types; of the code this is an InvalidAccessError too.
         InvalidAccessError: The code is neither 1000 nor in 3000-4999, or a reason has no code.
         DOMSyntaxError: The reason has over 123 bytes.
     """
     if code is not None and (isinstance(code, bool) or not isinstance(code, int)):
-        raise TypeError(f"code must be 1000, an int in 3000-4999, or None; not {brief(code)}")
+        raise _InvalidAccessTypeError(f"code must be 1000, an int in 3000-4999, or None; not {brief(code)}")
     if reason is not None and not isinstance(reason, str):
         raise TypeError(f"reason must be a str or None, not {brief(reason)}")
     # 1. "If code is present, but is neither an integer equal to 1000 nor in the range 3000 to 4999 ..."

@@ -292,9 +292,9 @@ class WebSocket(EventTarget):
             reason: At most 123 bytes of UTF-8; needs a code.
 
         Raises:
-            InvalidAccessError: The code is out of range, or missing before a reason.
+            InvalidAccessError: The code is out of range or no int, or missing before a reason.
             DOMSyntaxError: The reason is too long.
-            TypeError: An argument has the wrong type.
+            TypeError: An argument has the wrong type; a code that is no int is both this and an InvalidAccessError.
         """
         self._close(*_rules.check_close(code, reason))
 

@@ -59,6 +59,10 @@ class InvalidAccessError(DOMException, ValueError):
     _name = "InvalidAccessError"
 
 
+class _InvalidAccessTypeError(InvalidAccessError, TypeError):
+    """A close code is no int at all: the browser's exception for it, and Python's."""
+
+
 class InvalidStateError(DOMException, RuntimeError):
     """The call is not possible in this ``readyState``: ``send()`` before ``open``."""
 

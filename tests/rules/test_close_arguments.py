@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import math
+import pickle
 from typing import Any
 
 import pytest
 
 import bws
 from tests.conftest import Play, Recorder
-from tests.wire.server import Connection
+from tests.wire.server import Connection, ScriptedServer
 
 OPEN = ("open", 1)
 GOOD = [(), (1000,), (1000, ""), (1000, "bye"), (1000, None), (3000,), (3999,), (4000,), (4999,)]
@@ -16,6 +19,7 @@ GOOD += [(3000, "x" * 123), (3000, "é" * 61), (3000, "✓" * 41), (3000, "nul\0
 GOOD += [(None, None), (None, "")]
 
 CODES = [-1, 0, 999, 1001, 1002, 1005, 1006, 1015, 2999, 5000, 65535, 66536, 4294968296]
+NO_INTS: list[Any] = ["1000", "0", "string", b"1000", 1000.0, 2999.9, math.nan, True, [1000]]
 BAD: list[tuple[tuple[Any, ...], type[Exception]]] = [
     *(((code,), bws.InvalidAccessError) for code in CODES),
     ((999, "x" * 124), bws.InvalidAccessError),  # the code is looked at first
@@ -24,12 +28,13 @@ BAD: list[tuple[tuple[Any, ...], type[Exception]]] = [
     ((3000, "é" * 62), bws.DOMSyntaxError),
     ((3000, "😀" * 31), bws.DOMSyntaxError),
     ((3000, "\ud800" * 42), bws.DOMSyntaxError),
-    (("1000",), TypeError),
-    ((1000.0,), TypeError),
-    ((True,), TypeError),
+    *(((code,), bws.InvalidAccessError) for code in NO_INTS),
     ((1000, 42), TypeError),
     ((1000, b"bye"), TypeError),
 ]
+
+
+KINDS = (bws.InvalidAccessError, bws.DOMSyntaxError, TypeError)
 
 
 @pytest.mark.parametrize("args", GOOD)
@@ -57,7 +62,7 @@ def test_bad_arguments_raise_in_every_state_and_change_nothing(
         try:
             r.ws.close(*args)
         except Exception as exc:
-            r.note("raised", type(exc), r.ws.readyState)
+            r.note("raised", type(exc) if type(exc) in KINDS else type(exc).__base__, r.ws.readyState)
 
     def in_open(r: Recorder, _: object) -> None:
         attempt(r)
@@ -73,6 +78,20 @@ def test_bad_arguments_raise_in_every_state_and_change_nothing(
         ("close", 3, 1005, "", True),
         ("raised", error, 3),
     ]
+
+
+@pytest.mark.parametrize("code", NO_INTS)
+def test_a_code_that_is_no_int_is_the_browsers_error_and_pythons(code: Any) -> None:
+    with ScriptedServer(Connection.echo) as server, bws.WebSocket(server.url) as ws:
+        with pytest.raises(bws.InvalidAccessError) as caught:
+            ws.close(code)
+        assert isinstance(caught.value, TypeError)
+        assert isinstance(caught.value, ValueError)
+        assert caught.value.name == "InvalidAccessError"
+        assert caught.value.message == f"code must be 1000, an int in 3000-4999, or None; not {code!r}"
+        assert ws.readyState == ws.OPEN
+        for other in (copy.copy(caught.value), pickle.loads(pickle.dumps(caught.value))):
+            assert (type(other), vars(other)) == (type(caught.value), vars(caught.value))
 
 
 @pytest.mark.parametrize(
