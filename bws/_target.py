@@ -72,6 +72,9 @@ class _On:
     def __set__(self, target: EventTarget, fn: Handler | None) -> None:
         target._set_attribute(self.type, fn)
 
+    def __delete__(self, target: EventTarget) -> None:
+        raise AttributeError(f"on{self.type} cannot be deleted; set ws.on{self.type} = None to remove the handler")
+
 
 def _once_is_a_keyword(add: _H) -> _H:
     """Have `addEventListener` refuse the options object of JavaScript with the fix; its signature stays."""

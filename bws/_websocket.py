@@ -54,6 +54,9 @@ class _Constant:
     def __set__(self, ws: object, value: object) -> None:
         raise AttributeError("CONNECTING, OPEN, CLOSING and CLOSED are constants; readyState is one of them")
 
+    def __delete__(self, ws: object) -> None:
+        raise AttributeError("CONNECTING, OPEN, CLOSING and CLOSED are constants, and cannot be deleted")
+
 
 class WebSocket(EventTarget):
     """The browser's WebSocket: connects at once, and calls handlers on its own daemon thread, or by `dispatch`.

@@ -298,6 +298,22 @@ def test_what_is_read_only_cannot_be_set() -> None:
         assert ws.wait_closed(TIMEOUT)
 
 
+def test_what_cannot_be_deleted_says_so_and_stays() -> None:
+    with ScriptedServer(lambda c: c.handshake(then=close_frame())) as server:
+        ws = bws.WebSocket(server.url)
+        ws.onopen = print
+        for name in CONSTANTS:
+            with pytest.raises(AttributeError, match=r"constants, and cannot be deleted"):
+                delattr(ws, name)
+        for name in sorted(ON):
+            with pytest.raises(AttributeError, match=rf"{name} cannot be deleted; set ws\.{name} = None to remove"):
+                delattr(ws, name)
+        assert ws.onopen is print
+        ws.onopen = None
+        assert ws.wait_closed(TIMEOUT)
+        assert ws.CLOSED == 3
+
+
 def test_it_may_be_subclassed() -> None:
     class Client(bws.WebSocket):
         def __init__(self, url: str) -> None:
