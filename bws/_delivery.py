@@ -69,7 +69,7 @@ class Direct:
 
     __slots__ = ("_again", "_late", "_lock", "_ref")
 
-    failure: Exception | None = None  # see `Dispatched`; this needs none
+    failure: BaseException | None = None  # see `Dispatched`; this needs none
 
     def __init__(self, target: Target) -> None:
         # Weak, so that nothing has to wait for the garbage collector: an open socket is kept in _lifetime.
@@ -195,7 +195,7 @@ class Dispatched:
         self._handing: int | None = None  # the thread that is in `dispatch`
         self._inside: int | None = None  # the thread that is in _drain
         self._again = False  # _drain was called while a thread was in it
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
 
     def attach(self) -> None:
         """The target is complete: from now on it can be told that the loop is gone."""
@@ -272,32 +272,37 @@ class Dispatched:
                 time.sleep(0.005)
                 if exiting():
                     return
-            except SystemExit:
-                # A dispatch that runs what it is given at once, on the network's thread: as without dispatch.
-                target = self._ref()
-                if not patient:
-                    raise
-                if target is not None:
-                    target._leave()
-                return
-            except Exception as exc:
-                # What Tk and asyncio raise when a window or a loop is gone is no news; a mistake of the program's is.
-                ended = isinstance(exc, RuntimeError) or type(exc).__name__ == "TclError"
-                level = logging.INFO if ended else logging.WARNING
-                log.log(level, "dispatch raised %r: no handler can be called, so the connection is closed", exc)
-                self.failure = exc
-                self._gone = True
-                target = self._ref()
-                if target is not None:
-                    target._abandon()
             except BaseException as exc:
-                # A handler's, which ran at once: as without dispatch, it is reported, and the connection stays.
-                if not patient:
-                    raise
-                self.raised(exc)
-                return
+                if not isinstance(exc, Exception):
+                    if not patient:
+                        raise
+                    if not self._scheduled:
+                        # A handler's, as dispatch runs what it is given at once, on the network's thread. It is as
+                        # without dispatch: reported, and the connection stays; but SystemExit ends it.
+                        self._let_out(exc)
+                        return
+                self._failed(exc)
         # Nobody is there to see events: take them as they come, so that the states go on.
         self._drain()
+
+    def _let_out(self, exc: BaseException) -> None:
+        target = self._ref()
+        if not isinstance(exc, SystemExit):
+            self.raised(exc)
+        elif target is not None:
+            target._leave()
+
+    def _failed(self, exc: BaseException) -> None:
+        """`dispatch` raised: nothing can be run there."""
+        # What it raises when a window, a loop or a queue is gone is no news; a mistake of the program's is.
+        ended = isinstance(exc, (RuntimeError, AssertionError, ReferenceError))
+        level = logging.INFO if ended or type(exc).__name__ in ("TclError", "ShutDown") else logging.WARNING
+        log.log(level, "dispatch raised %r: no handler can be called, so the connection is closed", exc)
+        self.failure = exc
+        self._gone = True
+        target = self._ref()
+        if target is not None:
+            target._abandon()
 
     def _loop(self) -> Any:
         """The asyncio loop that `dispatch` is a method of, or None."""

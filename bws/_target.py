@@ -356,6 +356,8 @@ class EventTarget:
                 listener.call(event)
             except BaseException as exc:
                 if self._handler_raised(exc):
+                    if leaving is not None:
+                        self._report(leaving)  # one can go on its way
                     leaving = exc
         if leaving is not None:
             raise leaving
@@ -468,6 +470,10 @@ class EventTarget:
 
     def _wake_handlers(self) -> None:
         """Have `_deliver_held` called where handlers run."""
+        raise NotImplementedError
+
+    def _report(self, exc: BaseException) -> None:
+        """Report what a handler let out."""
         raise NotImplementedError
 
     def _handler_raised(self, exc: BaseException) -> bool:

@@ -240,7 +240,7 @@ class WebSocket(EventTarget):
         if state == OPEN:
             send = self._engine.send  # an attribute: Python looks for a method first where it is called in one go
             if not send(opcode, payload):
-                if self._engine.answers and not self._quiet:
+                if self._engine.answers and not self._quiet and self._state == OPEN:
                     # The network is ahead of the handlers: the peer's close frame is in, and `close` on its way. As in
                     # Chromium this does not show in bufferedAmount; flush() tells.
                     self._refused = True
@@ -511,6 +511,8 @@ class WebSocket(EventTarget):
             except BaseException as exc:
                 # Of a message's only handler, or to be raised where the program's own loop is.
                 if self._handler_raised(exc):
+                    if leaving is not None:
+                        self._report(leaving)  # one can go on its way
                     leaving = exc
                 if (isinstance(item, Ending) and not self._close_done) or (
                     isinstance(item, Opened) and not self._open_done
@@ -631,6 +633,9 @@ class WebSocket(EventTarget):
 
     def _wake_handlers(self) -> None:
         self._delivery.wake_handlers(self._over)
+
+    def _report(self, exc: BaseException) -> None:
+        self._delivery.raised(exc)
 
     def _handler_raised(self, exc: BaseException) -> bool:
         direct = isinstance(self._delivery, Direct) and self._delivery.on_thread()

@@ -79,13 +79,13 @@ class DOMEvent:
     @property
     def message(self) -> str:
         """*(bws extension)* The `error` as one line, ``''`` without one."""
-        return "" if self._error is None else str(self._error) or type(self._error).__name__
+        return "" if self.error is None else str(self.error) or type(self.error).__name__
 
     def _facts(self) -> str:
-        return "" if self._error is None else f" error={self._error!r}"
+        return "" if self.error is None else f" error={self.error!r}"
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._type!r}{self._facts()}>"
+        return f"<{type(self).__name__} {self.type!r}{self._facts()}>"
 
 
 class MessageEvent(DOMEvent):
@@ -167,4 +167,4 @@ class CloseEvent(DOMEvent):
         return self._was_clean
 
     def _facts(self) -> str:
-        return f" code={self._code} reason={self._reason!r} wasClean={self._was_clean}{super()._facts()}"
+        return f" code={self.code} reason={self.reason!r} wasClean={self.wasClean}{super()._facts()}"

@@ -239,6 +239,15 @@ def test_an_event_is_shown_in_one_line_and_its_payload_is_cut(event: bws.DOMEven
     assert repr(event) == shown
 
 
+def test_an_event_of_a_program_s_own_class_is_shown_as_what_it_says_it_is() -> None:
+    class Late(bws.DOMEvent):
+        type = "late"
+
+        def __init__(self) -> None: ...
+
+    assert repr(Late()) == "<Late 'late'>"
+
+
 def test_an_event_of_a_program_has_its_defaults() -> None:
     event = bws.MessageEvent("mine", 1, lastEventId="7")
     assert (event.type, event.data, event.origin, event.lastEventId) == ("mine", 1, "", "7")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 from .._system import Condition, Lock, ascii_bytes, held_here
 from .._text import brief
 from .deflate import Deflater
-from .frames import CLOSE, PONG, SMALL_HEADS, Payload, frame, head, mask, masking_keys
+from .frames import CLOSE, PING, PONG, SMALL_HEADS, Payload, frame, head, mask, masking_keys
 from .tls_stream import TlsStream
 from .watch import Watch
 from .wire import NOWHERE, TlsWire, Wire
@@ -72,7 +72,7 @@ class Decided:
 _new = tuple.__new__  # in half the time that a NamedTuple's own takes
 
 
-def _nothing(interrupted: bool) -> None: ...
+def _nothing(_: object) -> None: ...
 
 
 class Outbox:
@@ -89,6 +89,7 @@ class Outbox:
     Args:
         name: For the log.
         watch: Told that an answer may come, before a message is sent.
+        pinging: Called, with the lock held, with the payload of a ping that goes out next; perhaps again with the same.
         look: Called, without the lock, when something may be left of a frame that was sent: it waits, or writing has
             failed; or, with True, a signal handler raised, and nobody has brought to an end what that interrupted.
 
@@ -106,12 +107,18 @@ class Outbox:
 
     __slots__ = (
         "_at_most", "_at_once", "_begin", "_busy", "_deflater", "_drained", "_frames", "_kept", "_key", "_later",
-        "_look", "_lost", "_most", "_moved", "_moving", "_name", "_over", "_piece", "_taken", "_tls", "_unsure",
-        "_watch", "_wire", "closed", "failed", "lock", "pongs", "progress", "stalled", "waiting",
+        "_look", "_lost", "_most", "_moved", "_moving", "_name", "_over", "_piece", "_pinging", "_taken", "_tls",
+        "_unsure", "_watch", "_wire", "closed", "failed", "lock", "pongs", "progress", "stalled", "waiting",
     )  # fmt: skip
 
-    def __init__(self, name: str = "", watch: Watch | None = None, look: Callable[[bool], None] = _nothing) -> None:
-        self._name, self._watch, self._look = name, watch or Watch(), look
+    def __init__(
+        self,
+        name: str = "",
+        watch: Watch | None = None,
+        pinging: Callable[[bytes], None] = _nothing,
+        look: Callable[[bool], None] = _nothing,
+    ) -> None:
+        self._name, self._watch, self._pinging, self._look = name, watch or Watch(), pinging, look
         self.lock = Lock()
         self._drained: Condition | None = None  # said when nothing is pending, and when nothing more goes
         self._busy = False  # whether a frame is being made and sent: then a signal handler has to queue
@@ -287,8 +294,10 @@ class Outbox:
         if frame is not None and frame.f_code is _STEPS[0]:
             frame = frame.f_back  # `_send` is called by the `send` that asks
         while frame is not None:
-            if frame.f_code in _STEPS and frame.f_locals.get("self") is self:
-                return True
+            if frame.f_code in _STEPS:
+                values = frame.f_locals
+                if values.get("self") is self and not values.get("broken"):  # else that `send` is on its way out
+                    return True
             frame = frame.f_back
         self._moving = None
         self._busy = False
@@ -336,7 +345,9 @@ class Outbox:
                 return
             self._message(opcode, payload, key, len(payload), 0)
             return
-        assert not isinstance(payload, str)
+        assert isinstance(payload, bytes)
+        if opcode == PING:
+            self._pinging(payload)
         if opcode == CLOSE:
             self._send_close(frame(opcode, payload, key))
         else:
@@ -443,7 +454,8 @@ class Outbox:
             self._end()
             self.closed = True
             self._notify()
-            self._look = _nothing  # nobody waits for the socket any more; and it refers to who refers to this
+            # Nobody waits for the socket any more; and they refer to who refers to this.
+            self._look = self._pinging = _nothing
 
     def forget(self) -> None:
         """As `close`, in the child of a fork, where another thread may have held the lock."""

@@ -57,6 +57,13 @@ DEBUG = logging.DEBUG
 log = logging.getLogger("bws")
 
 
+class Ping(bytes):
+    """The payload of a ping of the program's."""
+
+    callback: Callable[[float], object] | None = None
+    noted = False
+
+
 class ThreadedEngine:
     """See `interface.Engine`.
 
@@ -88,7 +95,6 @@ class ThreadedEngine:
         "_patience",
         "_peer_close",
         "_ping",
-        "_ping_order",
         "_pinged",
         "_pings",
         "_polls_write",
@@ -122,7 +128,7 @@ class ThreadedEngine:
         self._waker = Waker()
         self._watch = Watch()
         name = f"bws {settings.address.origin}"
-        self._outbox = Outbox(name, self._watch, self._look)
+        self._outbox = Outbox(name, self._watch, self._pinging, self._look)
         self.send = self._outbox.send
         self._sock: socket.socket | None = None
         self._patience: Patience | None = None  # while connecting
@@ -161,7 +167,6 @@ class ThreadedEngine:
         self._indulgent_until = 0.0  # until then the peer may be silent without fault
         self._progress = 0  # of the outbox, when it was looked at last
         self._pings: list[tuple[bytes, Callable[[float], object] | None, float]] = []  # sent by the program
-        self._ping_order = threading.RLock()  # they are noted in the order in which they are sent
         # Single words, written once.
         self.answers = False
         self._closing = False  # the program called close(): messages are of no use any more
@@ -202,12 +207,18 @@ class ThreadedEngine:
             return False
 
     def ping(self, payload: bytes, callback: Callable[[float], object] | None) -> None:
-        with self._ping_order:
+        self._watch.expects = True
+        ping = Ping(payload)
+        ping.callback = callback
+        self._outbox.send(PING, ping, message=False)
+
+    def _pinging(self, payload: bytes) -> None:
+        """See `Outbox`: so that pings are noted in the order of the wire."""
+        if isinstance(payload, Ping) and not payload.noted:
+            payload.noted = True
             # Without a callback too: the first pong with a payload answers the first ping with it.
-            if callback is not None or len(self._pings) < MAX_PINGS:
-                self._pings.append((payload, callback, time.perf_counter()))
-            self._watch.expects = True
-            self._outbox.send(PING, payload, message=False)
+            if payload.callback is not None or len(self._pings) < MAX_PINGS:
+                self._pings.append((payload, payload.callback, time.perf_counter()))
 
     def _look(self, interrupted: bool) -> None:
         """See `Outbox`."""

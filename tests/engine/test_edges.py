@@ -20,7 +20,7 @@ from bws import _target
 from bws._engine import tcp, threaded
 from bws._engine.outbox import Outbox
 from tests.conftest import TIMEOUT, Mode, Recorder, is_open, run_python, settle
-from tests.wire.frames import BINARY, CLOSE, PING, TEXT, close_frame, frame
+from tests.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
 
 Call = Callable[[], None]
@@ -179,32 +179,46 @@ class Leave(BaseException):
 def test_what_a_handler_raises_where_dispatch_runs_things_at_once_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the connection stays, as without `dispatch`."""
     gate = threading.Event()
-    hooked: list[type[BaseException]] = []
-    monkeypatch.setattr(sys, "excepthook", lambda kind, *_: hooked.append(kind))
+    hooked: list[str] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, exc, traceback: hooked.append(str(exc)))
 
     def raises(r: Recorder, evt: Any) -> None:
-        if evt.data == "hello":
-            raise Leave
+        if evt.data != "still there":
+            raise Leave(evt.data)
         r.ws.close(1000)
 
-    script = lambda c: c.handshake(then=frame(TEXT, "hello") + frame(TEXT, "still there"))  # noqa: E731
+    script = lambda c: c.handshake(then=frame(TEXT, "a") + frame(TEXT, "b") + frame(TEXT, "still there"))  # noqa: E731
     with ScriptedServer(script, gate=gate) as server:
         recorder = Recorder(bws.WebSocket(server.url, dispatch=lambda call: call()), {"message": raises})
+        recorder.ws.bind("message", lambda evt: raises(recorder, evt))
         gate.set()
         entries = recorder.closed()
     assert entries == [
         ("open", 1),
-        ("message", 1, "hello"),
+        ("message", 1, "a"),
+        ("message", 1, "b"),
         ("message", 1, "still there"),
         ("close", 3, 1000, "", True),
     ]
-    assert hooked == [Leave]
+    assert sorted(hooked) == ["a", "a", "b", "b"]
+
+
+class ShutDown(Exception):
+    """As that of `queue` in Python 3.13."""
 
 
 @pytest.mark.parametrize(
-    ("error", "level"), [(TypeError("a mistake"), "WARNING"), (RuntimeError("the loop is closed"), "INFO")]
+    ("error", "level"),
+    [
+        (TypeError("a mistake"), "WARNING"),
+        (KeyboardInterrupt(), "WARNING"),
+        (SystemExit(3), "WARNING"),
+        (RuntimeError("the loop is closed"), "INFO"),
+        (AssertionError("No wx.App created yet"), "INFO"),
+        (ShutDown(), "INFO"),
+    ],
 )
-def test_a_dispatch_that_raises_is_named(caplog: pytest.LogCaptureFixture, error: Exception, level: str) -> None:
+def test_a_dispatch_that_raises_is_named(caplog: pytest.LogCaptureFixture, error: BaseException, level: str) -> None:
     def dispatch(call: Call) -> None:
         raise error
 
@@ -252,26 +266,58 @@ def test_of_two_threads_that_close_the_first_one_s_code_goes_out(caplog: pytest.
 
 def test_pings_are_noted_in_the_order_in_which_they_go_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the pong of one would be told to the other's callback."""
-    free: list[bool] = []
-    with ScriptedServer(Connection.echo) as server:
+    told: list[str] = []
+    both = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake()
+        first, second = c.read_frame().payload, c.read_frame().payload
+        assert (first, second) == (b"second", b"first")
+        c.send(frame(PONG, first) + frame(TEXT, "between") + frame(PONG, second))
+        c.behave()
+
+    with ScriptedServer(script) as server:
         ws = bws.WebSocket(server.url)
+        ws.bind("message", lambda: told.append("message"))
         assert ws.wait_open(TIMEOUT)
-        engine: Any = ws._engine
         send = Outbox.send
 
-        def looking(box: Outbox, opcode: int, payload: Any, message: bool = True) -> bool:
-            if opcode == PING:
-                other = threading.Thread(target=lambda: free.append(engine._ping_order.acquire(blocking=False)))
+        def overtaken(box: Outbox, opcode: int, payload: Any, message: bool = True) -> bool:
+            if payload == b"first":  # another thread's gets in between
+                other = threading.Thread(target=ws.ping, args=(b"second", lambda seconds: told.append("second")))
                 other.start()
                 other.join(TIMEOUT)
             return send(box, opcode, payload, message)
 
+        def first(seconds: float) -> None:
+            told.append("first")
+            both.set()
+
         with monkeypatch.context() as patch:
-            patch.setattr(Outbox, "send", looking)
-            ws.ping(b"x")
+            patch.setattr(Outbox, "send", overtaken)
+            ws.ping(b"first", first)
+        assert both.wait(TIMEOUT)
         ws.close()
         assert ws.wait_closed(TIMEOUT)
-    assert free == [False]
+        server.result()
+    assert told == ["second", "message", "first"]
+
+
+def test_a_signal_handler_that_pings_inside_send_waits_for_nobody() -> None:
+    """As it may have interrupted what another thread's ping waits for."""
+    with ScriptedServer(Connection.echo) as server:
+        ws = bws.WebSocket(server.url)
+        assert ws.wait_open(TIMEOUT)
+        engine: Any = ws._engine
+        with engine._outbox.lock:
+            other = threading.Thread(target=ws.ping, args=(b"other",))
+            other.start()
+            threading.Event().wait(0.05)  # it comes as far as it can
+            ws.ping(b"mine")
+        other.join(TIMEOUT)
+        assert not other.is_alive()
+        ws.close()
+        assert ws.wait_closed(TIMEOUT)
 
 
 # -- what is sent when it is too late

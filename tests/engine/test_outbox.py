@@ -1134,6 +1134,24 @@ def test_what_two_signals_close_to_each_other_left_is_made_good() -> None:
     assert box.pending() == 0
 
 
+def test_what_is_left_is_made_good_by_the_send_that_two_signals_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not take itself for one that goes on."""
+    sock = Narrow(1 << 20)
+    box = Outbox(look=lambda interrupted: box.write() if interrupted else None)
+    box.open(sock, Deflater(Agreement()))
+
+    def two_signals(self: Outbox, opcode: int, payload: Any, message: bool) -> bool:
+        box._busy = True
+        box._later.append((TEXT, b"from the first handler", True))
+        raise KeyboardInterrupt  # from the second; and CPython 3.10 has skipped the `finally`
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Outbox, "_send", two_signals)
+        with pytest.raises(KeyboardInterrupt):
+            box.send(TEXT, b"interrupted")
+    assert frames(sock) == [(TEXT, b"from the first handler")]
+
+
 def test_sending_goes_on_after_there_was_no_memory_for_masking_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     sock = Narrow(1 << 20)
     box = outbox(sock)
