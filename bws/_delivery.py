@@ -296,9 +296,10 @@ class Dispatched:
         """`dispatch` raised: nothing can be run there."""
         # What it raises when a window, a loop or a queue is gone is no news; a mistake of the program's is.
         ended = isinstance(exc, (RuntimeError, AssertionError, ReferenceError))
-        level = logging.INFO if ended or type(exc).__name__ in ("TclError", "ShutDown") else logging.WARNING
-        log.log(level, "dispatch raised %r: no handler can be called, so the connection is closed", exc)
-        self.failure = exc
+        expected = ended or type(exc).__name__ in ("TclError", "ShutDown")
+        text = "dispatch raised %r: no handler can be called, so the connection is closed"
+        log.log(logging.INFO if expected else logging.WARNING, text, exc, exc_info=None if expected else exc)
+        self.failure = exc.with_traceback(None)  # which refers to this
         self._gone = True
         target = self._ref()
         if target is not None:
