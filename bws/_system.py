@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KEEPALIVE",
+    "LONG_TEXT",
     "Condition",
     "Lock",
     "Poller",
@@ -432,7 +433,7 @@ def keep_freed_memory() -> None:
         bytes(8 * 1024 * 1024)
 
 
-_COPIED = 96 * 1024  # bytes of text under which a copy is made in less time than it takes to look at it where it lies
+LONG_TEXT = 96 * 1024  # bytes of text under which a copy is made in less time than it takes to look at it where it lies
 
 
 def _text_viewer() -> Callable[[str], memoryview] | None:
@@ -466,7 +467,7 @@ _view_of = _text_viewer()
 
 def ascii_bytes(text: str, start: int = 0, stop: int | None = None) -> bytes | memoryview:
     """The bytes of ``text[start:stop]``, where `text` has ASCII only; of a long one without a copy."""
-    if _view_of is None or len(text) < _COPIED:
+    if _view_of is None or len(text) < LONG_TEXT:
         return text[start:stop].encode()
     view = _view_of(text)
     return view[start:stop] if start or stop is not None else view

@@ -455,7 +455,7 @@ def test_closing_a_descriptor_says_nothing_on_the_wire(pair: tuple[socket.socket
     _system.close_descriptor(copy)  # nothing is left to close
 
 
-LONG = _system._COPIED
+LONG = _system.LONG_TEXT
 
 
 @pytest.mark.parametrize("copied", [False, True])

@@ -11,7 +11,7 @@ from itertools import islice
 from types import FrameType
 from typing import Any, NamedTuple, cast
 
-from .._system import Condition, Lock, ascii_bytes, held_here
+from .._system import LONG_TEXT, Condition, Lock, ascii_bytes, held_here
 from .._text import brief
 from .deflate import Deflater
 from .frames import CLOSE, PING, PONG, SMALL_HEADS, Payload, frame, head, mask, masking_keys
@@ -220,7 +220,9 @@ class Outbox:
                                 raise
                     else:
                         header = head(opcode, size, key)
-                        payload = mask(ascii_bytes(payload) if isinstance(payload, str) else payload, key)
+                        if isinstance(payload, str):
+                            payload = payload.encode() if size < LONG_TEXT else ascii_bytes(payload)
+                        payload = mask(payload, key)
                         whole = len(header) + size
                         self._at_once = header, payload, size, 0
                         pieces = header, payload
