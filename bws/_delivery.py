@@ -286,6 +286,7 @@ class Dispatched:
         self._drain()
 
     def _let_out(self, exc: BaseException) -> None:
+        """A handler has let this out on the network's thread."""
         target = self._ref()
         if not isinstance(exc, SystemExit):
             self.raised(exc)

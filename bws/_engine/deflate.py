@@ -147,19 +147,19 @@ class Deflater:
 
     def deflate_alone(self, data: bytes | memoryview) -> bytes | None:
         """As `deflate`, without the lock, referring to nothing that went before; then `restart` before it is sent."""
-        if self._zlib is None:
-            return None
-        alone = self._new()
-        out = alone.compress(data) + alone.flush(zlib.Z_SYNC_FLUSH)
-        return out[: -len(_TAIL)] if len(out) - len(_TAIL) < len(data) else None
+        return None if self._zlib is None else self._compressed(self._new(), data)
 
     def deflate(self, data: bytes | memoryview) -> bytes | None:
         """`data` compressed, or None when it is to be sent as it is."""
         if self._zlib is None or len(data) < _SMALLEST:
             return None
-        out = self._zlib.compress(data) + self._zlib.flush(zlib.Z_SYNC_FLUSH)
-        pays = len(out) - len(_TAIL) < len(data)
-        if not self._keep or not pays:
+        out = self._compressed(self._zlib, data)
+        if not self._keep or out is None:
             # A new stream refers to nothing that the peer has not seen.
             self._zlib = self._new()
-        return out[: -len(_TAIL)] if pays else None
+        return out
+
+    @staticmethod
+    def _compressed(stream: zlib._Compress, data: bytes | memoryview) -> bytes | None:
+        out = stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH)
+        return out[: -len(_TAIL)] if len(out) - len(_TAIL) < len(data) else None

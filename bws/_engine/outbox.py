@@ -655,7 +655,7 @@ class Outbox:
             stop, turn = start + room, start % 4
             key = key[turn:] + key[:turn]
         if not key:
-            view: memoryview = data if stop is None else data[start:stop]
+            view: memoryview = data[start:stop]
             return view
         return mask(ascii_bytes(data, start, stop) if isinstance(data, str) else data[start:stop], key)
 

@@ -168,7 +168,7 @@ class ThreadedEngine:
         self._progress = 0  # of the outbox, when it was looked at last
         self._pings: list[tuple[bytes, Callable[[float], object] | None, float]] = []  # sent by the program
         # Single words, written once.
-        self.answers = False
+        self.answers = False  # see `Engine`
         self._closing = False  # the program called close(): messages are of no use any more
         self._stop = False  # abort() or kill() was called
         self._reported = False

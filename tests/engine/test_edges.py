@@ -303,6 +303,14 @@ def test_pings_are_noted_in_the_order_in_which_they_go_out(monkeypatch: pytest.M
     assert told == ["second", "message", "first"]
 
 
+def inside(thread: threading.Thread, function: Any) -> bool:
+    """Whether the thread is in a call of the function."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None and frame.f_code is not function.__code__:
+        frame = frame.f_back
+    return frame is not None
+
+
 def test_a_signal_handler_that_pings_inside_send_waits_for_nobody() -> None:
     """As it may have interrupted what another thread's ping waits for."""
     with ScriptedServer(Connection.echo) as server:
@@ -312,7 +320,8 @@ def test_a_signal_handler_that_pings_inside_send_waits_for_nobody() -> None:
         with engine._outbox.lock:
             other = threading.Thread(target=ws.ping, args=(b"other",))
             other.start()
-            threading.Event().wait(0.05)  # it comes as far as it can
+            while not inside(other, Outbox.send):  # where it waits for the lock
+                threading.Event().wait(0.001)
             ws.ping(b"mine")
         other.join(TIMEOUT)
         assert not other.is_alive()
