@@ -240,13 +240,14 @@ class WebSocket(EventTarget):
         if state == OPEN:
             send = self._engine.send  # an attribute: Python looks for a method first where it is called in one go
             if not send(opcode, payload):
-                if self._engine.answers and not self._quiet and self._state == OPEN:
-                    # The network is ahead of the handlers: the peer's close frame is in, and `close` on its way. As in
-                    # Chromium this does not show in bufferedAmount; flush() tells.
-                    self._refused = True
+                if self._quiet or self._state != OPEN:
+                    self._drop(
+                        payload
+                    )  # another thread, or a signal handler, has called close() in between; or it ended
                 else:
-                    # Another thread, or a signal handler, has called close() in between; or the connection is lost.
-                    self._drop(payload)
+                    # The network is ahead of the handlers: the peer's close frame is in, or the connection lost, and
+                    # `close` on its way. As in Chromium this does not show in bufferedAmount; flush() tells.
+                    self._refused = True
         elif state == CONNECTING:
             raise InvalidStateError("send() before open: wait for the 'open' event, or call wait_open() first")
         else:

@@ -49,13 +49,7 @@ class Listener(Protocol):
 
 
 class Engine(Protocol):
-    """One connection; every method may be called from any thread and returns without waiting for the network.
-
-    Attributes:
-        answers: Whether the peer's close frame came before ours.
-    """
-
-    answers: bool
+    """One connection; every method may be called from any thread and returns without waiting for the network."""
 
     def start(self) -> None:
         """Begin to connect."""

@@ -116,7 +116,6 @@ class ThreadedEngine:
         "_waker",
         "_watch",
         "_write_to_read",
-        "answers",
         "send",
     )  # fmt: skip
 
@@ -168,7 +167,6 @@ class ThreadedEngine:
         self._progress = 0  # of the outbox, when it was looked at last
         self._pings: list[tuple[bytes, Callable[[float], object] | None, float]] = []  # sent by the program
         # Single words, written once.
-        self.answers = False  # see `Engine`
         self._closing = False  # the program called close(): messages are of no use any more
         self._stop = False  # abort() or kill() was called
         self._reported = False
@@ -685,7 +683,6 @@ class ThreadedEngine:
             self._close_due = None
             self._begin_draining()
             self._calm = False
-            self.answers = not self._outbox.closed
             if self._outbox.send(CLOSE, payload, message=False):
                 self._reader.items.append(CloseFrame())
 

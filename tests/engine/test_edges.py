@@ -332,18 +332,21 @@ def test_a_signal_handler_that_pings_inside_send_waits_for_nobody() -> None:
 # -- what is sent when it is too late
 
 
-@pytest.mark.parametrize("how", ["reset", "violation"])
-def test_what_is_sent_after_the_connection_was_lost_is_counted(how: str) -> None:
-    """Also while the handlers have not heard of it."""
+@pytest.mark.parametrize("how", ["end", "reset", "violation"])
+def test_what_is_sent_before_the_handlers_hear_of_the_end_is_not_counted_and_flush_tells(how: str) -> None:
+    """As Chromium was seen to do when TCP had ended meanwhile."""
     calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
     sent = threading.Event()
 
     def script(c: Connection) -> None:
         c.handshake()
         c.wait_for(sent)
-        if how == "reset":
+        if how == "end":
+            c.half_close()
+        elif how == "reset":
             c.reset()
-        c.send(frame(3))
+        else:
+            c.send(frame(3))
 
     with ScriptedServer(script) as server:
         ws = bws.WebSocket(server.url, dispatch=calls.put)
@@ -355,11 +358,12 @@ def test_what_is_sent_after_the_connection_was_lost_is_counted(how: str) -> None
         engine._thread.join(TIMEOUT)  # it knows the end
         assert ws.readyState == ws.OPEN
         ws.send("x" * 100)
-        assert ws.bufferedAmount == 100
+        assert ws.bufferedAmount == 0
         assert not ws.flush(0)
         while not recorder.of("close"):
             calls.get(timeout=TIMEOUT)()
-    assert ws.bufferedAmount == 100
+        ws.send("x")
+    assert ws.bufferedAmount == 1
 
 
 # -- waiting where it cannot succeed
