@@ -26,12 +26,12 @@ help:
 run: $(VENV)/.for-run ## Talk to an echo server that it starts; URL=ws://... for another one, ARGS="..." for options
 	@"$(PY)" -m bws_cli.echo_cli $${URL:+"$$URL"} $(ARGS)
 
-# Half of the time of the tests is programs that start and time-outs that are waited for: two files of tests at a time.
+# Half of the time of the tests is programs that start and time-outs that are waited for: three files of tests at a time.
 # A file stays whole, as the tests in it share servers, screens and programs. ARGS="-n 0" for one at a time.
-TWO_FILES := -n 2 --dist loadfile
+THREE_FILES := -n 3 --dist loadfile
 
-test: $(VENV)/.for-dev ## Run the tests, two files at a time; ARGS="..." goes to pytest
-	@"$(PY)" -m pytest $(TWO_FILES) $(ARGS)
+test: $(VENV)/.for-dev ## Run the tests, three files at a time; ARGS="..." goes to pytest
+	@"$(PY)" -m pytest $(THREE_FILES) $(ARGS)
 
 fuzz: $(VENV)/.for-dev ## Try 200,000 streams and handshakes, eight minutes of one core; EXAMPLES=... for another number
 	@FUZZ_EXAMPLES=$${EXAMPLES:-200000} "$(PY)" -m pytest tests/fuzz -o timeout=0 $(ARGS)
@@ -56,7 +56,7 @@ faults: $(VENV)/.for-dev ## Try every fault of the network at every byte, a quar
 
 coverage: $(VENV)/.for-dev ## Run the tests and fail when too little of bws/ is covered
 	"$(PY)" -m coverage erase
-	"$(PY)" -m coverage run -m pytest $(TWO_FILES) $(ARGS)
+	"$(PY)" -m coverage run -m pytest $(THREE_FILES) $(ARGS)
 	"$(PY)" -m coverage combine --quiet
 	"$(PY)" -m coverage report
 
