@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, cast, overload
 from ._handler import Handler, one_argument
 from ._text import brief
 from .errors import InvalidStateError
-from .events import CloseEvent, DOMEvent, MessageEvent
+from .events import DISPATCHING, CloseEvent, DOMEvent, MessageEvent
 
 __all__ = ["EVENTS", "EventTarget", "Handler"]
 
@@ -34,8 +34,6 @@ _Message = TypeVar("_Message", bound=Callable[[MessageEvent], object] | Callable
 _Close = TypeVar("_Close", bound=Callable[[CloseEvent], object] | Callable[[], object])
 
 log = logging.getLogger("bws")
-
-_dispatching: dict[int, object] = {}  # the events that `dispatchEvent` is dispatching, by id
 
 
 class Listener:
@@ -243,7 +241,7 @@ class EventTarget:
             event: A `DOMEvent` (or subclass) of any type.
 
         Returns:
-            True: no event of bws can be cancelled.
+            False when a handler has called ``preventDefault()`` of an event that was made with ``cancelable=True``.
 
         Raises:
             TypeError: It is not a `DOMEvent`.
@@ -252,14 +250,14 @@ class EventTarget:
         if not isinstance(event, DOMEvent):
             raise TypeError(f"event must be a bws.DOMEvent such as DOMEvent('ready'), not {brief(event)}")
         flag = object()
-        delivered = isinstance(event.target, EventTarget) and event.target._now is event
-        if delivered or _dispatching.setdefault(id(event), flag) is not flag:
+        if event._under_way() or DISPATCHING.setdefault(id(event), flag) is not flag:
             raise InvalidStateError(f"the {event.type!r} event is being dispatched already; make a new one")
         try:
+            event._by_program = True
             self._call(self._listeners.get(event.type, ()), event)
         finally:
-            del _dispatching[id(event)]
-        return True
+            del DISPATCHING[id(event)]
+        return not event.defaultPrevented
 
     def _known(self, event: str, usage: str) -> None:
         if event in EVENTS:
@@ -350,6 +348,8 @@ class EventTarget:
         for listener in listeners:
             if listener.removed:
                 continue
+            if event._stopped:
+                break
             if listener.once and not self._take_away(event.type, listener):
                 continue
             try:
@@ -359,6 +359,8 @@ class EventTarget:
                     if leaving is not None:
                         self._report(leaving)  # one can go on its way
                     leaving = exc
+        if event._stopped:
+            event._stopped = False
         if leaving is not None:
             raise leaving
 

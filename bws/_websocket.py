@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _lifetime, _rules
+from ._constant import Constant
 from ._delivery import Direct, Dispatch, Dispatched
 from ._engine import supported, threaded_engine
 from ._engine.interface import CloseFrame, Item, Opened, Pong
@@ -38,24 +39,6 @@ _W = TypeVar("_W", bound="WebSocket")
 
 log = logging.getLogger("bws")
 _new = object.__new__
-
-
-class _Constant:
-    """A number of the class and of its objects, where it cannot be set (https://webidl.spec.whatwg.org/#es-constants)."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: int) -> None:
-        self._value = value
-
-    def __get__(self, ws: object, owner: type) -> int:
-        return self._value
-
-    def __set__(self, ws: object, value: object) -> None:
-        raise AttributeError("CONNECTING, OPEN, CLOSING and CLOSED are constants; readyState is one of them")
-
-    def __delete__(self, ws: object) -> None:
-        raise AttributeError("CONNECTING, OPEN, CLOSING and CLOSED are constants, and cannot be deleted")
 
 
 class WebSocket(EventTarget):
@@ -99,10 +82,10 @@ class WebSocket(EventTarget):
         "_quiet", "_refused", "_settings", "_state", "_verdict",
     )  # fmt: skip
 
-    CONNECTING = _Constant(CONNECTING)
-    OPEN = _Constant(OPEN)
-    CLOSING = _Constant(CLOSING)
-    CLOSED = _Constant(CLOSED)
+    CONNECTING = Constant(CONNECTING)
+    OPEN = Constant(OPEN)
+    CLOSING = Constant(CLOSING)
+    CLOSED = Constant(CLOSED)
 
     def __init__(
         self,
@@ -241,9 +224,8 @@ class WebSocket(EventTarget):
             send = self._engine.send  # an attribute: Python looks for a method first where it is called in one go
             if not send(opcode, payload):
                 if self._quiet or self._state != OPEN:
-                    self._drop(
-                        payload
-                    )  # another thread, or a signal handler, has called close() in between; or it ended
+                    # Another thread, or a signal handler, has called close() in between; or it ended.
+                    self._drop(payload)
                 else:
                     # The network is ahead of the handlers: the peer's close frame is in, or the connection lost, and
                     # `close` on its way. As in Chromium this does not show in bufferedAmount; flush() tells.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from ._constant import Constant
 from ._text import brief
 
 if TYPE_CHECKING:
@@ -12,27 +13,59 @@ if TYPE_CHECKING:
 
 __all__ = ["CloseEvent", "DOMEvent", "MessageEvent"]
 
+DISPATCHING: dict[int, object] = {}  # the events that `dispatchEvent` is dispatching, by id
+
 
 class DOMEvent:
     """One event, as a handler receives it; the ``open`` and ``error`` events are plain ones.
 
     Its attributes cannot be set, so that no handler changes what the next one sees; you may add others of your own.
+
+    Args:
+        type: What `dispatchEvent` calls the handlers of.
+        bubbles: What `bubbles` says; there is no tree to bubble through.
+        cancelable: Whether `preventDefault` has an effect.
+        composed: What `composed` says; there is no shadow tree.
+        error: *(bws extension)* What `error` says.
     """
 
     # What every message event sets has a slot; what is mostly the default is an attribute of the class.
     __slots__ = ("__dict__", "_target", "_time_stamp")
 
+    NONE = Constant(0)
+    CAPTURING_PHASE = Constant(1)
+    AT_TARGET = Constant(2)
+    BUBBLING_PHASE = Constant(3)
+
     _type: str = ""
     _target: WebSocket | Any  # None until it is dispatched, which no handler has to ask for
     _time_stamp: float
     _error: BaseException | None = None
+    _bubbles = _cancelable = _composed = False
+    _canceled = False
+    _stopped = False  # that no further handler is called; until the dispatch is over
+    _by_program = False  # dispatched by `dispatchEvent`
 
-    def __init__(self, type: str, *, error: BaseException | None = None) -> None:
+    def __init__(
+        self,
+        type: str,
+        *,
+        bubbles: bool = False,
+        cancelable: bool = False,
+        composed: bool = False,
+        error: BaseException | None = None,
+    ) -> None:
         if not isinstance(type, str):
             raise TypeError(f"type must be a str such as 'message', not {brief(type)}")
         self._type = type
         self._target = None
         self._time_stamp = perf_counter() * 1000
+        if bubbles:
+            self._bubbles = True
+        if cancelable:
+            self._cancelable = True
+        if composed:
+            self._composed = True
         if error is not None:
             self._error = error
 
@@ -48,8 +81,8 @@ class DOMEvent:
 
     @property
     def currentTarget(self) -> WebSocket | Any:
-        """The same object as `target`, as there is no tree to bubble through."""
-        return self._target
+        """`target` while its handlers are called, as there is no tree to bubble through; None before and after."""
+        return self._target if self._under_way() else None
 
     @property
     def timeStamp(self) -> float:
@@ -58,18 +91,54 @@ class DOMEvent:
 
     @property
     def eventPhase(self) -> int:
-        """2 ("at target"), or 0 until it is dispatched."""
-        return 0 if self._target is None else 2
+        """2 (`AT_TARGET`) while its handlers are called, 0 (`NONE`) before and after."""
+        return self.AT_TARGET if self._under_way() else self.NONE
 
     @property
     def bubbles(self) -> bool:
-        """False, as there is no tree."""
-        return False
+        """False, unless it was made otherwise."""
+        return self._bubbles
 
     @property
     def cancelable(self) -> bool:
-        """False, as nothing can be prevented."""
-        return False
+        """False, unless it was made otherwise: what comes from the network cannot be prevented."""
+        return self._cancelable
+
+    @property
+    def composed(self) -> bool:
+        """False, unless it was made otherwise."""
+        return self._composed
+
+    @property
+    def defaultPrevented(self) -> bool:
+        """Whether `preventDefault` had an effect."""
+        return self._canceled
+
+    @property
+    def isTrusted(self) -> bool:
+        """Whether the connection dispatched it, and not the program by ``dispatchEvent``."""
+        return self._target is not None and not self._by_program
+
+    def composedPath(self) -> list[WebSocket | Any]:
+        """``[currentTarget]`` while its handlers are called, else ``[]``."""
+        return [self._target] if self._under_way() else []
+
+    def preventDefault(self) -> None:
+        """Have ``dispatchEvent`` return False, if the event was made with ``cancelable=True``; else nothing happens."""
+        if self._cancelable:
+            self._canceled = True
+
+    def stopPropagation(self) -> None:
+        """Nothing happens, as there is no tree; the other handlers are called. See `stopImmediatePropagation`."""
+
+    def stopImmediatePropagation(self) -> None:
+        """Have no handler called any more for this event."""
+        self._stopped = True
+
+    def _under_way(self) -> bool:
+        """Whether its handlers are being called."""
+        target = getattr(self, "_target", None)  # a program's class may have left out our __init__()
+        return id(self) in DISPATCHING or (target is not None and target._now is self)
 
     @property
     def error(self) -> BaseException | None:
@@ -104,9 +173,17 @@ class MessageEvent(DOMEvent):
     _given_origin: str | None = None
 
     def __init__(
-        self, type: str = "message", data: Any = None, origin: str | None = None, lastEventId: str = ""
+        self,
+        type: str = "message",
+        data: Any = None,
+        origin: str | None = None,
+        lastEventId: str = "",
+        *,
+        bubbles: bool = False,
+        cancelable: bool = False,
+        composed: bool = False,
     ) -> None:
-        super().__init__(type)
+        super().__init__(type, bubbles=bubbles, cancelable=cancelable, composed=composed)
         self.data = data
         if origin is not None:
             self._given_origin = origin
@@ -122,6 +199,15 @@ class MessageEvent(DOMEvent):
     def lastEventId(self) -> str:
         """Always ``''`` on a WebSocket."""
         return self._last_event_id
+
+    @property
+    def source(self) -> None:
+        """None on a WebSocket."""
+
+    @property
+    def ports(self) -> tuple[()]:
+        """Empty on a WebSocket."""
+        return ()
 
     def _facts(self) -> str:
         return f" data={brief(self.data)}"
@@ -144,9 +230,12 @@ class CloseEvent(DOMEvent):
         reason: str = "",
         wasClean: bool = False,
         *,
+        bubbles: bool = False,
+        cancelable: bool = False,
+        composed: bool = False,
         error: BaseException | None = None,
     ) -> None:
-        super().__init__(type, error=error)
+        super().__init__(type, bubbles=bubbles, cancelable=cancelable, composed=composed, error=error)
         self._code = code
         self._reason = reason
         self._was_clean = wasClean

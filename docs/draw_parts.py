@@ -55,8 +55,9 @@ PARTS = [
     Part("seam", "_engine/interface.py", "what is asked of it, the facts it reports",
          ("_engine", "_engine.interface"), 98, 322, 284),
     Part("engine", "_engine/threaded.py", "one connection on a daemon thread", ENGINE, 24, 404, 432, 110),
-    Part("shelf", "errors  _text  _settings  _proxy  _system  _version", "used by the parts above, know none of them",
-         ("errors", "_text", "_settings", "_proxy", "_system", "_version"), 10, 536, 460, 44),
+    Part("shelf", "errors  _text  _constant  _settings  _proxy  _system  _version",
+         "used by the parts above, know none of them",
+         ("errors", "_text", "_constant", "_settings", "_proxy", "_system", "_version"), 10, 536, 460, 44),
     Part("testing", "testing/", "the other end of the wire", ("testing",), 290, 594, 180, 44),
 ]  # fmt: skip
 

@@ -55,9 +55,11 @@ CONSTRUCTORS: dict[Any, str] = {
     bws.WebSocket: "(url, protocols=None, *, dispatch=None, headers=None, origin=None, cookie=None, user_agent=None, "
     "ssl=None, proxy=True, open_timeout=30.0, close_timeout=10.0, ping_interval=None, ping_timeout=None, "
     "max_size=134217728, compression=True)",
-    bws.DOMEvent: "(type, *, error=None)",
-    bws.MessageEvent: "(type='message', data=None, origin=None, lastEventId='')",
-    bws.CloseEvent: "(type='close', code=0, reason='', wasClean=False, *, error=None)",
+    bws.DOMEvent: "(type, *, bubbles=False, cancelable=False, composed=False, error=None)",
+    bws.MessageEvent: "(type='message', data=None, origin=None, lastEventId='', *, bubbles=False, cancelable=False, "
+    "composed=False)",
+    bws.CloseEvent: "(type='close', code=0, reason='', wasClean=False, *, bubbles=False, cancelable=False, "
+    "composed=False, error=None)",
     bws.DOMException: "(message='', name=None)",
     bws.DOMSyntaxError: "(message='', name=None)",
     bws.InvalidStateError: "(message='', name=None)",
@@ -119,9 +121,12 @@ def test_the_class_has_exactly_these_names() -> None:
 
 
 def test_the_events_have_exactly_these_names() -> None:
-    common = {"type", "target", "currentTarget", "timeStamp", "eventPhase", "bubbles", "cancelable", "error", "message"}
+    common = {"NONE", "CAPTURING_PHASE", "AT_TARGET", "BUBBLING_PHASE"}
+    common |= {"type", "target", "currentTarget", "timeStamp", "eventPhase", "composedPath", "isTrusted"}
+    common |= {"bubbles", "cancelable", "composed", "defaultPrevented", "error", "message"}
+    common |= {"preventDefault", "stopPropagation", "stopImmediatePropagation"}
     assert public(bws.DOMEvent("x")) == common
-    assert public(bws.MessageEvent()) == common | {"data", "origin", "lastEventId"}
+    assert public(bws.MessageEvent()) == common | {"data", "origin", "lastEventId", "source", "ports"}
     assert public(bws.CloseEvent()) == common | {"code", "reason", "wasClean"}
 
 
@@ -312,7 +317,7 @@ def test_what_cannot_be_deleted_says_so_and_stays() -> None:
         ws = bws.WebSocket(server.url)
         ws.onopen = print
         for name in CONSTANTS:
-            with pytest.raises(AttributeError, match=r"constants, and cannot be deleted"):
+            with pytest.raises(AttributeError, match=rf"{name} is a constant, \d, and cannot be deleted"):
                 delattr(ws, name)
         for name in sorted(ON):
             with pytest.raises(AttributeError, match=rf"{name} cannot be deleted; set ws\.{name} = None to remove"):

@@ -33,10 +33,13 @@ def test_the_events_have_the_browsers_attributes(play: Play) -> None:
     assert error.message in str(error.error)
 
 
-PLAIN = ["type", "target", "currentTarget", "timeStamp", "eventPhase", "bubbles", "cancelable", "error", "message"]
+PLAIN = [
+    *("type", "target", "currentTarget", "timeStamp", "eventPhase", "isTrusted", "bubbles", "cancelable", "composed"),
+    *("defaultPrevented", "error", "message", "NONE", "CAPTURING_PHASE", "AT_TARGET", "BUBBLING_PHASE"),
+]
 READ_ONLY = [
     *(("open", name) for name in PLAIN),
-    *(("message", name) for name in ["origin", "lastEventId"]),
+    *(("message", name) for name in ["origin", "lastEventId", "source", "ports"]),
     *(("close", name) for name in ["code", "reason", "wasClean"]),
 ]
 
@@ -58,15 +61,131 @@ def test_no_handler_changes_what_the_next_one_sees(play: Play, type: str, name: 
     assert len(raised) == 1
 
 
-def test_events_are_at_their_target_and_neither_bubble_nor_can_be_cancelled(play: Play) -> None:
+NETWORK: dict[str, Any] = {  # what every event of the network says of itself while its handlers run
+    "eventPhase": 2, "isTrusted": True, "bubbles": False, "cancelable": False, "composed": False,
+    "defaultPrevented": False, "NONE": 0, "CAPTURING_PHASE": 1, "AT_TARGET": 2, "BUBBLING_PHASE": 3,
+}  # fmt: skip
+
+
+def test_events_are_trusted_at_their_target_and_neither_bubble_nor_can_be_cancelled(play: Play) -> None:
+    events: list[Any] = []
+
     def look(r: Recorder, evt: Any) -> None:
-        r.note("phase", evt.type, evt.eventPhase, evt.bubbles, evt.cancelable)
+        evt.preventDefault()
+        evt.stopPropagation()
+        r.note("says", evt.type, {name: getattr(evt, name) for name in NETWORK}, evt.composedPath() == [r.ws])
+        events.append(evt)
+
+    def look_again(r: Recorder, evt: Any) -> None:
+        r.note("still", evt.type, evt.eventPhase, evt.currentTarget is r.ws)
+
+    def start(r: Recorder) -> None:
+        for type in ("open", "message", "error", "close"):
+            r.ws.bind(type, lambda evt: look_again(r, evt))
 
     every: Any = dict.fromkeys(["open", "message", "error", "close"], look)
-    played = play(lambda c: c.handshake(then=frame(TEXT, "x") + frame(3)), on=every)
-    seen = [entry for entry in played.entries if entry[0] == "phase"]
-    assert seen == [("phase", type, 2, False, False) for type in ("open", "message", "error", "close")]
-    assert bws.DOMEvent("mine").eventPhase == 0
+    two = frame(TEXT, "x") + frame(BINARY, b"y")
+    played = play(lambda c: c.handshake(then=two + frame(3)), start=start, on=every)
+    order = ["open", "message", "message", "error", "close"]
+    assert [entry for entry in played.entries if entry[0] == "says"] == [
+        ("says", type, NETWORK, True) for type in order
+    ]
+    assert [entry for entry in played.entries if entry[0] == "still"] == [("still", type, 2, True) for type in order]
+    assert [(evt.type, evt.eventPhase, evt.currentTarget, evt.composedPath()) for evt in events] == [
+        (type, 0, None, []) for type in order
+    ]  # when its handlers have run
+    assert all(evt.target is played.recorder.ws and evt.isTrusted for evt in events)
+    assert (events[1].source, events[1].ports) == (None, ())
+
+
+def test_the_only_handler_s_message_is_at_its_target_while_it_runs(play: Play) -> None:
+    """It goes by a shorter way."""
+    events: list[Any] = []
+
+    def on_message(r: Recorder, evt: Any) -> None:
+        r.note([each.eventPhase for each in [*events, evt]], evt.currentTarget is r.ws, evt.isTrusted)
+        events.append(evt)
+        if len(events) == 3:
+            r.ws.close()
+
+    played = play(lambda c: c.handshake(then=frame(TEXT, "x") * 3), on={"message": on_message})
+    assert [entry for entry in played.entries if isinstance(entry[0], list)] == [
+        ([2], True, True),
+        ([0, 2], True, True),
+        ([0, 0, 2], True, True),
+    ]
+    assert [evt.currentTarget for evt in events] == [None] * 3
+
+
+def test_an_event_of_one_s_own_is_at_its_target_while_it_is_dispatched_and_not_trusted(mode: Mode) -> None:
+    with ScriptedServer(Connection.handshake) as server:
+        ws = mode.open(server.url)
+        event = bws.DOMEvent("mine", bubbles=True, cancelable=True, composed=True)
+        seen: list[Any] = []
+
+        def look(evt: bws.DOMEvent) -> None:
+            seen.append((evt.eventPhase, evt.currentTarget is ws, evt.composedPath() == [ws], evt.isTrusted))
+
+        def says() -> tuple[object, ...]:
+            return event.eventPhase, event.currentTarget, event.composedPath(), event.target, event.isTrusted
+
+        assert says() == (0, None, [], None, False)
+        ws.addEventListener("mine", look)
+        assert ws.dispatchEvent(event)
+        assert says() == (0, None, [], ws, False)
+        assert ws.dispatchEvent(event)
+        assert seen == [(2, True, True, False)] * 2
+        assert (event.bubbles, event.cancelable, event.composed) == (True, True, True)
+
+
+@pytest.mark.parametrize("kind", [bws.DOMEvent, bws.MessageEvent, bws.CloseEvent])
+def test_every_event_can_be_made_with_what_the_standard_has_for_all(kind: Any) -> None:
+    plain, other = kind("mine"), kind("mine", bubbles=True, cancelable=True, composed=True)
+    assert (plain.bubbles, plain.cancelable, plain.composed) == (False, False, False)
+    assert (other.bubbles, other.cancelable, other.composed) == (True, True, True)
+
+
+@pytest.mark.parametrize("cancelable", [False, True])
+def test_only_what_is_cancelable_can_be_prevented(mode: Mode, cancelable: bool) -> None:
+    with ScriptedServer(Connection.handshake) as server:
+        ws = mode.open(server.url)
+        ws.addEventListener("mine", bws.DOMEvent.preventDefault)
+        event = bws.DOMEvent("mine", cancelable=cancelable)
+        assert ws.dispatchEvent(event) is not cancelable
+        assert event.defaultPrevented is cancelable
+
+
+def test_a_handler_can_keep_an_event_from_those_behind_it(play: Play) -> None:
+    def start(r: Recorder) -> None:
+        r.ws.bind("message", lambda evt: r.note("second", evt.data))
+
+    def first(r: Recorder, evt: Any) -> None:
+        if evt.data == "mine alone":
+            evt.stopImmediatePropagation()
+        elif evt.data == "last":
+            r.ws.close()
+
+    script = lambda c: c.handshake(then=b"".join(frame(TEXT, each) for each in ["a", "mine alone", "last"]))  # noqa: E731
+    played = play(script, start=start, on={"message": first})
+    assert [entry[1] for entry in played.entries if entry[0] == "second"] == ["a", "last"]
+
+
+def test_an_event_that_was_stopped_can_be_dispatched_again(mode: Mode) -> None:
+    with ScriptedServer(Connection.handshake) as server:
+        ws = mode.open(server.url)
+        calls: list[str] = []
+
+        def first(evt: bws.DOMEvent) -> None:
+            calls.append("first")
+            if len(calls) == 1:
+                evt.stopImmediatePropagation()
+
+        ws.addEventListener("mine", first)
+        ws.addEventListener("mine", lambda: calls.append("second"))
+        event = bws.DOMEvent("mine")
+        ws.dispatchEvent(event)
+        ws.dispatchEvent(event)
+        assert calls == ["first", "first", "second"]
 
 
 def test_the_current_target_is_the_socket_while_a_handler_runs(play: Play) -> None:
