@@ -169,6 +169,7 @@ class Dispatched:
         "_handing",
         "_inside",
         "_kept",
+        "_leaving",
         "_lock",
         "_owes_wake",
         "_ref",
@@ -192,8 +193,9 @@ class Dispatched:
         self._gone = False
         self._kept: Target | None = None
         self._thread: object = None  # the one that ran handlers last; see _Identity
-        self._handing: int | None = None  # the thread that is in `dispatch`
+        self._handing: set[int] = set()  # the threads that are in `dispatch`
         self._inside: int | None = None  # the thread that is in _drain
+        self._leaving: dict[int, BaseException] = {}  # what a handler let out through `dispatch` on one of these
         self._again = False  # _drain was called while a thread was in it
         self.failure: BaseException | None = None
 
@@ -255,13 +257,15 @@ class Dispatched:
 
     def _schedule(self, patient: bool) -> None:
         """Hand the drain to `dispatch`; `patient`: wait here when its queue is full."""
+        me = threading.get_ident()
         while not self._gone:
             try:
-                self._handing = threading.get_ident()
+                self._handing.add(me)
                 try:
                     self._dispatch(self._drain)
                 finally:
-                    self._handing = None
+                    self._handing.discard(me)
+                self._leaving.pop(me, None)  # it came no further than that
                 return
             except queue.Full:
                 if not patient:
@@ -273,10 +277,11 @@ class Dispatched:
                 if exiting():
                     return
             except BaseException as exc:
+                handlers = self._leaving.pop(me, None) is exc
                 if not isinstance(exc, Exception):
                     if not patient:
                         raise
-                    if not self._scheduled:
+                    if handlers:
                         # A handler's, as dispatch runs what it is given at once, on the network's thread. It is as
                         # without dispatch: reported, and the connection stays; but SystemExit ends it.
                         self._let_out(exc)
@@ -297,6 +302,7 @@ class Dispatched:
         """`dispatch` raised: nothing can be run there."""
         # What it raises when a window, a loop or a queue is gone is no news; a mistake of the program's is.
         ended = isinstance(exc, (RuntimeError, AssertionError, ReferenceError))
+        ended = ended and not isinstance(exc, (NotImplementedError, RecursionError))
         expected = ended or type(exc).__name__ in ("TclError", "ShutDown")
         text = "dispatch raised %r: no handler can be called, so the connection is closed"
         log.log(logging.INFO if expected else logging.WARNING, text, exc, exc_info=None if expected else exc)
@@ -351,7 +357,8 @@ class Dispatched:
                 return
             me = threading.get_ident()
             # A dispatch that runs what it is given at once has no thread of its own to run handlers on.
-            self._thread = None if self._handing == me else _identity.token
+            at_once = me in self._handing
+            self._thread = None if at_once else _identity.token
             self._inside = me
         leaving: BaseException | None = None
         going = True
@@ -368,6 +375,8 @@ class Dispatched:
                 if not going:
                     self._inside = None
         if leaving is not None:
+            if at_once:
+                self._leaving[me] = leaving
             raise leaving
 
     def resume(self) -> None:

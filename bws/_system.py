@@ -439,9 +439,9 @@ LONG_TEXT = 96 * 1024  # bytes of text under which a copy is made in less time t
 def _text_viewer() -> Callable[[str], memoryview] | None:
     """How to look at a text of ASCII where it lies; None where Python has no way, or is told to have none."""
     try:
-        from ctypes import PYFUNCTYPE, ArgumentError, c_char, c_void_p, py_object, pythonapi
+        from ctypes import PYFUNCTYPE, c_char, c_void_p, py_object, pythonapi
 
-        # of CPython's stable ABI
+        # A function of CPython's stable ABI.
         address_of = PYFUNCTYPE(c_void_p, py_object, c_void_p)(("PyUnicode_AsUTF8AndSize", pythonapi))
     except Exception:  # built without; or an audit hook of the program, which may raise anything
         return None
@@ -452,10 +452,7 @@ def _text_viewer() -> Callable[[str], memoryview] | None:
         __slots__ = ("text",)
 
     def view_of(text: str) -> memoryview:
-        try:
-            memory = Memory.from_address(address_of(text, None))
-        except ArgumentError as exc:  # whatever an argument could not be converted for: there are only good ones
-            raise MemoryError from exc
+        memory = Memory.from_address(address_of(text, None))
         memory.text = text
         return memoryview(memory).toreadonly()[: len(text)]
 
@@ -469,7 +466,16 @@ def ascii_bytes(text: str, start: int = 0, stop: int | None = None) -> bytes | m
     """The bytes of ``text[start:stop]``, where `text` has ASCII only; of a long one without a copy."""
     if _view_of is None or len(text) < LONG_TEXT:
         return text[start:stop].encode()
-    view = _view_of(text)
+    try:
+        view = _view_of(text)
+    except Exception as exc:
+        # A signal handler's comes once. There may be no memory; or an audit hook that the program has by now allows no
+        # ctypes: that comes again.
+        try:
+            _view_of(text)
+        except Exception:
+            return text[start:stop].encode()
+        raise exc
     return view[start:stop] if start or stop is not None else view
 
 

@@ -492,31 +492,73 @@ def test_the_bytes_of_a_long_text_are_no_copy_cannot_be_changed_and_keep_the_tex
         tracemalloc.stop()
 
 
-def test_no_memory_for_a_look_at_a_text_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_memory(text: str, size: None) -> int:
-        raise ctypes.ArgumentError("argument 1: MemoryError: ")
+@pytest.mark.parametrize("error", [MemoryError, ctypes.ArgumentError, RuntimeError])
+def test_where_no_look_at_a_text_is_to_be_had_it_is_copied(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def refused(text: str) -> memoryview:
+        raise error
 
-    monkeypatch.setattr(ctypes, "PYFUNCTYPE", lambda *types: lambda symbol: no_memory)
-    monkeypatch.setattr(_system, "_view_of", _system._text_viewer())
-    with pytest.raises(MemoryError):
+    monkeypatch.setattr(_system, "_view_of", refused)
+    assert _system.ascii_bytes("x" * LONG, 1, 4) == b"xxx"
+
+
+def test_what_a_signal_handler_raises_in_a_look_at_a_text_is_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    look, raised = _system._view_of, [TimeoutError("the handler's")]
+    assert look is not None
+
+    def interrupted(text: str) -> memoryview:
+        if raised:
+            raise raised.pop()
+        return look(text)
+
+    monkeypatch.setattr(_system, "_view_of", interrupted)
+    with pytest.raises(TimeoutError, match="the handler's"):
         _system.ascii_bytes("x" * LONG)
+    assert bytes(_system.ascii_bytes("x" * LONG)) == b"x" * LONG
+
+
+FORBID = """
+import sys
+
+def forbid(event, args):
+    if event.startswith("ctypes"):
+        raise RuntimeError(event + " is not allowed here")
+"""
 
 
 def test_where_an_audit_hook_forbids_it_text_is_copied() -> None:
     done = run_python(
-        """
-        import sys
-
-        def forbid(event, args):
-            if event.startswith("ctypes"):
-                raise RuntimeError(event + " is not allowed here")
-
-        sys.addaudithook(forbid)
-        from bws import _system
-        print(_system._view_of, _system.ascii_bytes("x" * 100_000) == b"x" * 100_000)
-        """
+        FORBID
+        + """
+sys.addaudithook(forbid)
+from bws import _system
+print(_system._view_of, _system.ascii_bytes("x" * 100_000) == b"x" * 100_000)
+"""
     )
     assert (done.stdout.split(), done.stderr) == (["None", "True"], "")
+
+
+@pytest.mark.parametrize("compression", [False, True])
+def test_where_an_audit_hook_comes_to_forbid_it_text_is_copied(compression: bool) -> None:
+    """In the program's thread, and for what waits, on the socket's."""
+    done = run_python(
+        FORBID
+        + f"""
+import bws
+from bws.testing import EchoServer
+
+with EchoServer() as server, bws.WebSocket(server.url, max_size=None, compression={compression}) as ws:
+    server.stall()
+    ws.send("x" * 50_000_000)
+    sys.addaudithook(forbid)
+    ws.send("y" * 200_000)
+    server.resume()
+    got = [server.next_message(30) for _ in range(2)]
+print(got == ["x" * 50_000_000, "y" * 200_000])
+"""
+    )
+    assert (done.stdout.split(), done.stderr) == (["True"], "")
 
 
 WITHOUT_CTYPES = """

@@ -127,39 +127,60 @@ class Inflater:
         self._zlib = zlib.decompressobj(self._bits, zdict=window) if window else zlib.decompressobj(self._bits)
 
 
-class Deflater:
-    """Compresses the messages of one connection, when it pays. Used with the send lock held."""
+class DeflateStream:
+    """What compresses, and refers to what it compressed before."""
 
-    __slots__ = ("_bits", "_keep", "_zlib")
+    __slots__ = ("_zlib",)
+
+    def __init__(self, bits: int) -> None:
+        self._zlib = zlib.compressobj(_LEVEL, zlib.DEFLATED, -bits)
+
+    def deflate(self, data: bytes | memoryview) -> bytes | None:
+        """`data` compressed, or None when that is no smaller."""
+        out = self._zlib.compress(data) + self._zlib.flush(zlib.Z_SYNC_FLUSH)
+        return out[: -len(_TAIL)] if len(out) - len(_TAIL) < len(data) else None
+
+
+class Deflater:
+    """Compresses the messages of one connection, when it pays. Used with the send lock held, but for one method."""
+
+    __slots__ = ("_bits", "_keep", "_stream")
 
     def __init__(self, agreement: Agreement) -> None:
         self._bits = agreement.client_max_window_bits
         self._keep = not agreement.client_no_context_takeover
-        self._zlib = self._new() if self._bits > 8 else None  # zlib cannot write with a window of 256 bytes
+        self._stream = self._new() if self._bits > 8 else None  # zlib cannot write with a window of 256 bytes
 
-    def _new(self) -> zlib._Compress:
-        return zlib.compressobj(_LEVEL, zlib.DEFLATED, -self._bits)
+    def _new(self) -> DeflateStream:
+        return DeflateStream(self._bits)
 
     def restart(self) -> None:
         """Refer to nothing that went before: it may not have reached the peer."""
-        if self._zlib is not None:
-            self._zlib = self._new()
-
-    def deflate_alone(self, data: bytes | memoryview) -> bytes | None:
-        """As `deflate`, without the lock, referring to nothing that went before; then `restart` before it is sent."""
-        return None if self._zlib is None else self._compressed(self._new(), data)
+        if self._stream is not None:
+            self._stream = self._new()
 
     def deflate(self, data: bytes | memoryview) -> bytes | None:
         """`data` compressed, or None when it is to be sent as it is."""
-        if self._zlib is None or len(data) < _SMALLEST:
+        if self._stream is None or len(data) < _SMALLEST:
             return None
-        out = self._compressed(self._zlib, data)
+        out = self._stream.deflate(data)
         if not self._keep or out is None:
             # A new stream refers to nothing that the peer has not seen.
-            self._zlib = self._new()
+            self._stream = self._new()
         return out
 
-    @staticmethod
-    def _compressed(stream: zlib._Compress, data: bytes | memoryview) -> bytes | None:
-        out = stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH)
-        return out[: -len(_TAIL)] if len(out) - len(_TAIL) < len(data) else None
+    def deflate_alone(self, data: bytes | memoryview) -> tuple[bytes | None, DeflateStream | None]:
+        """`data` compressed without the lock, referring to nothing that went before; None when it is to go as it is.
+
+        And the stream that did it: `go_on_with` that when it has been sent.
+        """
+        if self._bits <= 8:
+            return None, None
+        stream = self._new()
+        out = stream.deflate(data)
+        return out, None if out is None else stream
+
+    def go_on_with(self, stream: DeflateStream) -> None:
+        """What `stream` has compressed was sent: what follows may refer to that."""
+        if self._keep:
+            self._stream = stream

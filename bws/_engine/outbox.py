@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 
 from .._system import LONG_TEXT, Condition, Lock, ascii_bytes, held_here
 from .._text import brief
-from .deflate import Deflater
+from .deflate import Deflater, DeflateStream
 from .frames import CLOSE, PING, PONG, SMALL_HEADS, Payload, frame, head, mask, masking_keys
 from .tls_stream import TlsStream
 from .watch import Watch
@@ -31,7 +31,7 @@ APART = 16 * 1024  # bytes of payload from which copying it behind its header co
 # Frames that wait, given to the operating system in one call: two buffers each at most. All that we run on take 1,024.
 GATHER = 64
 BURST = 16 * 1024 * 1024  # bytes of the queue that are written in one go: then others may send, and the thread goes on
-ALONE = 128 * 1024  # bytes of a message from which it is compressed by itself, while others may send
+COMPRESS_UNLOCKED = LONG_TEXT  # bytes of a message from which it is compressed by itself, while others may send
 MAX_PONGS = 1_000  # that wait: a peer that pings and does not read must not fill the memory
 
 DEBUG = logging.DEBUG
@@ -51,19 +51,19 @@ class _Frame(NamedTuple):
     key: bytes  # with which `data`, which nobody can change, is masked when it is sent; empty: it is masked
 
 
-class Decided:
+class PreparedMessage:
     """A large message of which it is known whether it goes compressed.
 
     Args:
         body: What goes out, unmasked; nobody can change it.
         size: Bytes of its payload.
-        packed: Bytes of `body` when it is compressed, else 0.
+        stream: What has compressed `body`, and nothing before; None when it is not compressed.
     """
 
-    __slots__ = ("body", "packed", "size")
+    __slots__ = ("body", "size", "stream")
 
-    def __init__(self, body: Payload, size: int, packed: int) -> None:
-        self.body, self.size, self.packed = body, size, packed
+    def __init__(self, body: Payload, size: int, stream: DeflateStream | None) -> None:
+        self.body, self.size, self.stream = body, size, stream
 
     def __len__(self) -> int:
         return self.size
@@ -122,7 +122,7 @@ class Outbox:
         self.lock = Lock()
         self._drained: Condition | None = None  # said when nothing is pending, and when nothing more goes
         self._busy = False  # whether a frame is being made and sent: then a signal handler has to queue
-        self._later: list[tuple[int, bytes | str | Decided, bool]] = []  # what signal handlers sent meanwhile
+        self._later: list[tuple[int, bytes | str | PreparedMessage, bool]] = []  # what signal handlers sent meanwhile
         self._moving: object = None  # the one of these that is being queued
         # The frame that is being sent past the empty queue: header, data, payload and packed as in _Frame; and how
         # many bytes of it the operating system took, as soon as it has told.
@@ -165,24 +165,28 @@ class Outbox:
 
         Compressing takes long, and holds up nobody: a large message is compressed before the lock is taken.
         """
-        deflater = self._deflater
-        if deflater is None or len(payload) < ALONE:
-            return self.send(opcode, payload)
         size = len(payload)
-        packed = deflater.deflate_alone(ascii_bytes(payload) if isinstance(payload, str) else payload)
-        if packed is None and isinstance(payload, memoryview) and not isinstance(payload.obj, bytes):
-            payload = bytes(payload)  # it may have to wait, and be changed meanwhile
-        decided = Decided(payload if packed is None else packed, size, 0 if packed is None else len(packed))
+        deflater = self._deflater
+        if size < COMPRESS_UNLOCKED or deflater is None:
+            return self.send(opcode, payload)
+        packed, stream = deflater.deflate_alone(ascii_bytes(payload) if isinstance(payload, str) else payload)
+        if packed is not None:
+            body: Payload = packed
+        elif isinstance(payload, memoryview) and not isinstance(payload.obj, bytes):
+            body = bytes(payload)  # it may have to wait, and be changed meanwhile
+        else:
+            body = payload
         if log.isEnabledFor(DEBUG):
             self._log_frame(opcode, payload)
-        return self.send(opcode, cast("Payload", decided))  # `_most` is -1: it goes to `_send`
+        return self.send(opcode, cast("Payload", PreparedMessage(body, size, stream)))
 
     def send(self, opcode: int, payload: Payload, message: bool = True) -> bool:
         """Send a message or a control frame; False when a close frame has gone before.
 
         Args:
             opcode: That of the frame.
-            payload: The unmasked payload; a str has ASCII only.
+            payload: The unmasked payload; a str has ASCII only. From `send_deflating` it may be a prepared message,
+                which goes the way of `_send`.
             message: Whether it counts as a message.
         """
         if log.isEnabledFor(DEBUG):
@@ -247,6 +251,7 @@ class Outbox:
             return self._send(opcode, payload, message)
         except BaseException:
             broken = True
+            self._key = masking_keys().__next__  # if it was for want of memory for new ones, the old are at an end
             raise
         finally:
             ~lock  # noqa: B018
@@ -257,14 +262,14 @@ class Outbox:
                     self._look(broken)  # nobody else would
                     raise
 
-    def _log_frame(self, opcode: int, payload: Payload | Decided) -> None:
-        if self.closed or isinstance(payload, Decided):
+    def _log_frame(self, opcode: int, payload: Payload | PreparedMessage) -> None:
+        if self.closed or isinstance(payload, PreparedMessage):
             return  # it is not sent; or it was told when it still was what the program sent
         start = payload[:40]
         shown = brief(start.encode() if isinstance(start, str) else bytes(start)) + "..." * (len(payload) > 40)
         log.debug("%s > opcode %d, %d bytes: %s", self._name, opcode, len(payload), shown)
 
-    def _send(self, opcode: int, payload: Payload | Decided, message: bool) -> bool:
+    def _send(self, opcode: int, payload: Payload | PreparedMessage, message: bool) -> bool:
         """As `send`, with the lock held, whatever there is to look after."""
         self._watch.expects |= message
         if self.closed:
@@ -331,16 +336,14 @@ class Outbox:
             del self._later[0]  # only now: who is interrupted before this comes back to it
         self._write()
 
-    def _frame(self, opcode: int, payload: Payload | Decided, message: bool) -> None:
+    def _frame(self, opcode: int, payload: Payload | PreparedMessage, message: bool) -> None:
         try:
             key = self._key()
         except StopIteration:  # there was no memory for new ones, once
             self._key = masking_keys().__next__
             key = self._key()
-        if isinstance(payload, Decided):
-            if payload.packed and self._deflater is not None:
-                self._deflater.restart()
-            self._message(opcode, payload.body, key, payload.size, payload.packed)
+        if isinstance(payload, PreparedMessage):
+            self._send_prepared(opcode, payload, key)
             return
         if message:
             if self._deflater is not None and self._send_packed(self._deflater, opcode, payload, key):
@@ -366,13 +369,24 @@ class Outbox:
         if self._moving is None:
             self._write()
 
+    def _send_prepared(self, opcode: int, message: PreparedMessage, key: bytes) -> None:
+        """Send a message that is compressed already, or does not go compressed."""
+        stream = message.stream
+        if stream is None or self._deflater is None:
+            self._message(opcode, message.body, key, message.size, 0)
+            return
+        self._unsure = True  # see below
+        self._message(opcode, message.body, key, message.size, len(message.body))
+        self._deflater.go_on_with(stream)
+        self._unsure = False
+
     def _send_packed(self, deflater: Deflater, opcode: int, payload: Payload, key: bytes) -> bool:
         """Send a message compressed; False when that does not pay."""
         if self._unsure:
             deflater.restart()
         # No memory, or a signal handler that raises: what was compressed may then never be sent.
         self._unsure = True
-        packed = deflater.deflate(ascii_bytes(payload) if isinstance(payload, str) else payload)
+        packed = deflater.deflate(payload.encode() if isinstance(payload, str) else payload)
         if packed is not None:
             self._message(opcode, packed, key, len(payload), len(packed))
         self._unsure = False

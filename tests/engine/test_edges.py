@@ -18,8 +18,10 @@ import pytest
 import bws
 from bws import _target
 from bws._engine import tcp, threaded
+from bws._engine.deflate import DeflateStream
 from bws._engine.outbox import Outbox
-from tests.conftest import TIMEOUT, Mode, Recorder, is_open, run_python, settle
+from bws.testing import EchoServer
+from tests.conftest import TIMEOUT, Mode, Recorder, eventually, is_open, run_python, settle
 from tests.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame
 from tests.wire.server import Connection, ScriptedServer
 
@@ -203,6 +205,63 @@ def test_what_a_handler_raises_where_dispatch_runs_things_at_once_is_reported(mo
     assert sorted(hooked) == ["a", "a", "b", "b"]
 
 
+def test_a_handler_bound_meanwhile_does_not_make_it_a_failure_of_dispatch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As here, where `dispatch` takes its time before it lets through what the handler let out."""
+    hooked: list[str] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, exc, traceback: hooked.append(str(exc)))
+    left, bound, reported = threading.Event(), threading.Event(), threading.Event()
+
+    def dispatch(call: Call) -> None:
+        try:
+            call()
+        except Leave:
+            left.set()
+            assert bound.wait(TIMEOUT)
+            raise
+
+    def on_message(evt: bws.MessageEvent) -> None:
+        if evt.data == "leave":
+            raise Leave("the handler's")
+        reported.set()
+
+    def on_open() -> None:
+        bound.set()
+        assert reported.wait(TIMEOUT)  # until then the drain is under way on another thread
+
+    with ScriptedServer(Connection.echo) as server:
+        ws = bws.WebSocket(server.url, dispatch=dispatch)
+        assert ws.wait_open(TIMEOUT)
+        ws.bind("message", on_message)
+        ws.send("leave")
+        assert left.wait(TIMEOUT)
+        late = threading.Thread(target=ws.bind, args=("open", on_open))
+        late.start()
+        eventually(lambda: hooked)
+        assert hooked == ["the handler's"]
+        assert ws.readyState == ws.OPEN
+        reported.set()
+        late.join(TIMEOUT)
+        ws.send("go on")
+        ws.close()
+        assert ws.wait_closed(TIMEOUT)
+        assert server.result().messages == ["leave", "go on"]
+
+
+def test_a_dispatch_that_raises_when_all_is_delivered_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    def dispatch(call: Call) -> None:
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join(TIMEOUT)
+        raise Leave("dispatch's")
+
+    caplog.set_level(logging.INFO, "bws")
+    with ScriptedServer(Connection.handshake) as server:
+        ws = bws.WebSocket(server.url, dispatch=dispatch)
+        assert ws.wait_closed(TIMEOUT)
+        assert server.result().close == (1001, "")
+    assert [record.levelname for record in caplog.records if "dispatch raised Leave" in record.message] == ["WARNING"]
+
+
 class ShutDown(Exception):
     """As that of `queue` in Python 3.13."""
 
@@ -213,6 +272,8 @@ class ShutDown(Exception):
         (TypeError("a mistake"), "WARNING"),
         (KeyboardInterrupt(), "WARNING"),
         (SystemExit(3), "WARNING"),
+        (RecursionError(), "WARNING"),
+        (NotImplementedError(), "WARNING"),
         (RuntimeError("the loop is closed"), "INFO"),
         (AssertionError("No wx.App created yet"), "INFO"),
         (ShutDown(), "INFO"),
@@ -320,13 +381,35 @@ def test_a_signal_handler_that_pings_inside_send_waits_for_nobody() -> None:
         with engine._outbox.lock:
             other = threading.Thread(target=ws.ping, args=(b"other",))
             other.start()
-            while not inside(other, Outbox.send):  # where it waits for the lock
-                threading.Event().wait(0.001)
+            eventually(lambda: inside(other, Outbox.send))  # where it waits for the lock
             ws.ping(b"mine")
         other.join(TIMEOUT)
         assert not other.is_alive()
         ws.close()
         assert ws.wait_closed(TIMEOUT)
+
+
+@pytest.mark.parametrize("payload", ["large " * 40_000, b"large " * 40_000])
+def test_a_large_message_is_compressed_while_others_may_send(
+    payload: str | bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compress = DeflateStream.deflate
+    free: list[bool] = []
+
+    def while_others_send(self: DeflateStream, data: bytes | memoryview) -> bytes | None:
+        if len(data) > 1_000:
+            other = threading.Thread(target=ws.send, args=("other",), daemon=True)
+            other.start()
+            other.join(TIMEOUT)
+            free.append(not other.is_alive())
+        return compress(self, data)
+
+    with EchoServer() as server, bws.WebSocket(server.url) as ws:
+        assert ws.extensions.startswith("permessage-deflate")
+        monkeypatch.setattr(DeflateStream, "deflate", while_others_send)
+        ws.send(payload)
+        assert [server.next_message(TIMEOUT) for _ in range(2)] == ["other", payload]
+    assert free == [True]
 
 
 # -- what is sent when it is too late

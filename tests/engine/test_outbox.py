@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from bws._engine import frames as frames_module
 from bws._engine import outbox as outbox_module
-from bws._engine.deflate import Agreement, Deflater, Inflater
+from bws._engine.deflate import Agreement, Deflater, DeflateStream, Inflater
 from bws._engine.frames import CLOSE, PING, PONG
 from bws._engine.outbox import WOULD_BLOCK, Outbox
 from bws._engine.wire import Wire, wire_of
@@ -349,7 +349,7 @@ def test_compressing_a_large_message_holds_up_nobody(monkeypatch: pytest.MonkeyP
     compresses, others = threading.Event(), threading.Event()
     alone = Deflater.deflate_alone
 
-    def slowly(self: Deflater, data: bytes | memoryview) -> bytes | None:
+    def slowly(self: Deflater, data: bytes | memoryview) -> tuple[bytes | None, DeflateStream | None]:
         compresses.set()
         assert others.wait(TIMEOUT)  # all of them are done meanwhile
         return alone(self, data)
@@ -372,6 +372,50 @@ def test_compressing_a_large_message_holds_up_nobody(monkeypatch: pytest.MonkeyP
     texts = [b"".join(inflater.inflate(payload, True)) for packed, payload in got.payloads if packed]
     assert [text.decode() for text in texts] == ["first " * 100] * 2 + [large, "large " * 40]
     assert [opcode for opcode, _ in got.whole] == [TEXT, PONG, TEXT, TEXT, TEXT]
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+def test_what_follows_a_large_message_refers_to_it(takeover: bool) -> None:
+    """Unless the server keeps no context."""
+    sock = Gathering(1 << 30)
+    agreement = Agreement(client_no_context_takeover=not takeover)
+    box = outbox(sock, Deflater(agreement))
+    small = "".join(random.Random(1).choices("0123456789abcdef", k=2_000))
+    messages = ["before " * 100, small * 100, small, small]
+    for message in messages:
+        assert box.send_deflating(TEXT, message)
+    inflater = Inflater(agreement)
+    payloads = [payload for _, payload in Frames(bytes(sock.taken)).payloads]
+    assert [b"".join(inflater.inflate(payload, True)).decode() for payload in payloads] == messages
+    assert all((len(payload) < 50) is takeover for payload in payloads[2:])
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_what_follows_a_large_message_whose_sending_was_interrupted_is_right(
+    monkeypatch: pytest.MonkeyPatch, sent: bool
+) -> None:
+    sock = Gathering(1 << 30)
+    agreement = Agreement()
+    box = outbox(sock, Deflater(agreement))
+    first, large, last = "first " * 100, "large " * 40_000, "first and large " * 100
+    message = Outbox._message
+
+    def interrupted(*args: Any) -> None:
+        if sent:
+            message(*args)
+        raise KeyboardInterrupt
+
+    assert box.send_deflating(TEXT, first)
+    with monkeypatch.context() as patch:
+        patch.setattr(Outbox, "_message", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            box.send_deflating(TEXT, large)
+    for _ in range(2):
+        assert box.send_deflating(TEXT, last)
+    inflater = Inflater(agreement)
+    payloads = [payload for _, payload in Frames(bytes(sock.taken)).payloads]
+    texts = [b"".join(inflater.inflate(payload, True)).decode() for payload in payloads]
+    assert texts == [first, *([large] if sent else []), last, last]
 
 
 @pytest.mark.parametrize("room", [0, 100, 1 << 30])
@@ -430,7 +474,7 @@ def test_a_long_text_is_sent_without_a_copy_beside_what_is_masked(size: int, com
     text = "x" * size
     tracemalloc.start()
     try:
-        assert box.send(TEXT, text)
+        assert (box.send_deflating if compressed else box.send)(TEXT, text)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -1120,18 +1164,39 @@ def test_a_signal_handler_can_tell_that_it_has_interrupted_sending() -> None:
     assert not box.interrupted()
 
 
+def two_signals(box: Outbox) -> None:
+    """CPython 3.10 skips a `finally` when the second one raises where it begins."""
+    box._busy = True
+    box._at_most = -1
+
+
 def test_what_two_signals_close_to_each_other_left_is_made_good() -> None:
     sock = Narrow(1 << 20)
     box = outbox(sock)
-    box._busy = True  # CPython 3.10 skips a `finally` when the second one raises where it begins
+    two_signals(box)
     assert box.send(TEXT, b"one")
-    box._busy = True
+    two_signals(box)
     assert box.wait(1)
-    box._busy = True
+    two_signals(box)
     box.write()
     assert box.send(TEXT, b"two")
     assert frames(sock) == [(TEXT, b"one"), (TEXT, b"two")]
     assert box.pending() == 0
+
+
+def test_what_two_signals_left_is_made_good_by_a_handler_that_interrupts_another_connection_s_send() -> None:
+    sock = Narrow(1 << 20)
+    left = outbox(sock)
+    seen: list[list[tuple[int, bytes]]] = []
+
+    def handler() -> None:
+        two_signals(left)
+        assert left.send(TEXT, b"at once")
+        seen.append(frames(sock))
+
+    other = outbox(Interrupted(1 << 20, handler))
+    assert other.send(TEXT, b"interrupted")
+    assert seen == [[(TEXT, b"at once")]]
 
 
 def test_what_is_left_is_made_good_by_the_send_that_two_signals_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1140,36 +1205,61 @@ def test_what_is_left_is_made_good_by_the_send_that_two_signals_ended(monkeypatc
     box = Outbox(look=lambda interrupted: box.write() if interrupted else None)
     box.open(sock, Deflater(Agreement()))
 
-    def two_signals(self: Outbox, opcode: int, payload: Any, message: bool) -> bool:
-        box._busy = True
+    def twice(self: Outbox, opcode: int, payload: Any, message: bool) -> bool:
+        two_signals(box)
         box._later.append((TEXT, b"from the first handler", True))
         raise KeyboardInterrupt  # from the second; and CPython 3.10 has skipped the `finally`
 
     with monkeypatch.context() as patch:
-        patch.setattr(Outbox, "_send", two_signals)
+        patch.setattr(Outbox, "_send", twice)
         with pytest.raises(KeyboardInterrupt):
             box.send(TEXT, b"interrupted")
     assert frames(sock) == [(TEXT, b"from the first handler")]
 
 
-def test_sending_goes_on_after_there_was_no_memory_for_masking_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("deflater", [None, Deflater(Agreement())])
+def test_sending_goes_on_after_there_was_no_memory_for_masking_keys(
+    monkeypatch: pytest.MonkeyPatch, deflater: Deflater | None
+) -> None:
     sock = Narrow(1 << 20)
-    box = outbox(sock)
-    urandom = os.urandom
+    box = Outbox(look=lambda interrupted: box.write() if interrupted else None)  # as the engine does
+    box.open(sock, deflater)
 
-    def no_memory(size: int) -> bytes:
+    urandom, memory = os.urandom, False
+
+    def random_bytes(size: int) -> bytes:
+        if memory:
+            return urandom(size)
         raise MemoryError
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "urandom", no_memory)
-        box._key = frames_module.masking_keys().__next__
-        for _ in range(2):
-            with pytest.raises(MemoryError):
-                box.send(TEXT, b"lost")
-        patch.setattr(os, "urandom", urandom)
+    monkeypatch.setattr(os, "urandom", random_bytes)
+    box._key = frames_module.masking_keys().__next__
+    for _ in range(3):
+        with pytest.raises(MemoryError):
+            box.send(TEXT, b"lost")
+    memory = True
     for message in (b"one", b"two"):
         assert box.send(TEXT, message)
     assert frames(sock) == [(TEXT, b"one"), (TEXT, b"two")]
+
+
+def test_the_queue_goes_out_after_there_was_no_memory_for_masking_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(size: int) -> bytes:
+        raise MemoryError
+
+    def handler() -> None:
+        box.send(TEXT, b"from the handler")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "urandom", no_memory)
+            box._key = frames_module.masking_keys().__next__
+            with pytest.raises(MemoryError):
+                box._key()
+
+    sock = Interrupted(1 << 20, handler)
+    box = outbox(sock)
+    assert box.send(TEXT, b"outer")
+    box.write()
+    assert frames(sock) == [(TEXT, b"outer"), (TEXT, b"from the handler")]
 
 
 def test_progress_counts_the_writes_that_emptied_some_of_the_queue() -> None:

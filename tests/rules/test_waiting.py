@@ -131,11 +131,11 @@ def test_with_waits_for_open_handlers_that_take_long(mode: Mode) -> None:
     done: list[bool] = []
 
     def slow() -> None:
-        threading.Event().wait(1.2)
+        threading.Event().wait(2.2)
         done.append(True)
 
     with ScriptedServer(Connection.echo) as server:
-        ws = mode.open(server.url, open_timeout=0.1)
+        ws = mode.open(server.url, open_timeout=1)
         ws.bind("open", slow)
         with ws:
             assert done == [True]
