@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from ._engine.interface import Engine, Item
 from ._lifetime import exiting
-from ._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS
+from ._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS, LIGHT, in_memory
 
 __all__ = ["Direct", "Dispatch", "Dispatched"]
 
@@ -218,6 +218,8 @@ class Dispatched:
     # -- on the network's thread ------------------------------------------------------------------
 
     def deliver(self, items: Sequence[Item], size: int) -> None:
+        if self._bytes > LIGHT:
+            size = in_memory(items)
         with self._lock:
             self._batches.append((items, size))
             self._count += len(items)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import ssl
 import sys
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ._text import brief
 from ._version import __version__
 
-__all__ = ["Address", "Settings", "check_time", "check_wait"]
+__all__ = ["Address", "Settings", "check_time", "check_wait", "in_memory"]
 
 OPEN_TIMEOUT = 30.0  # s, from the constructor to open
 CLOSE_TIMEOUT = 10.0  # s, from close() to the peer's close frame; Chromium has 60
 MAX_SIZE = 128 * 1024 * 1024  # bytes of one message
 HIGH_WATER_ITEMS = 10_000  # messages that wait for a slow handler, or for the program's own loop
 HIGH_WATER_BYTES = 16 * 1024 * 1024
+LIGHT = HIGH_WATER_BYTES // 4  # bytes of UTF-8 that are not more than that in memory: UCS-4 takes four times as many
 USER_AGENT = f"bws/{__version__}"
 
 
@@ -78,3 +80,8 @@ def check_time(option: str, value: float | None, expected: str = "a positive") -
 def check_wait(option: str, value: float | None) -> float | None:
     """A time to wait: None (for ever), 0 (only look) or a positive number of seconds."""
     return 0.0 if value == 0 and not isinstance(value, bool) else check_time(option, value, "0 or a positive")
+
+
+def in_memory(messages: Iterable[object]) -> int:
+    """Bytes that these take. One emoji in a text makes four of each of its characters."""
+    return sum(map(sys.getsizeof, messages))

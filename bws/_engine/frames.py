@@ -12,7 +12,7 @@ from itertools import chain, repeat
 from struct import Struct
 from typing import Any
 
-from .._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS
+from .._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS, LIGHT, in_memory
 from ..errors import ProtocolError
 from .deflate import Inflater
 from .interface import Item
@@ -124,13 +124,20 @@ class FrameReader:
                         return True
                 if pos < end:
                     pos = self._frame(data, pos, end)
-                    if self._inflater is not None and self.waiting > HIGH_WATER_BYTES and pos < end:
+                    if self._inflater is not None and pos < end and self.full():
                         # 64 KiB may be 64 MiB of messages.
                         self._rest = data[pos:]
                         return True
         except UnicodeDecodeError as exc:
             raise _not_utf_8(exc) from None
         return False
+
+    def full(self) -> bool:
+        """Whether as many messages have been read as should wait."""
+        items = self.items
+        if len(items) > HIGH_WATER_ITEMS or self.waiting > HIGH_WATER_BYTES:
+            return True
+        return self.waiting > LIGHT and in_memory(items) > HIGH_WATER_BYTES
 
     def begun(self) -> bool:
         """Whether the first bytes of a large frame's payload are here, and nobody has looked at them; see `begin`."""

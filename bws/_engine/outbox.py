@@ -7,7 +7,7 @@ import ssl
 import sys
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
+from itertools import chain, islice
 from types import FrameType
 from typing import Any, NamedTuple, cast
 
@@ -410,7 +410,21 @@ class Outbox:
                 body, key = memoryview(mask(body, key)), b""
         self._queue(header, body, payload, packed, key)
         if len(self._frames) == 1 and self._moving is None:
-            self._write()
+            try:
+                self._write()
+            except MemoryError:
+                # For what goes out next, masked. The caller is told, and it may be sent again; but not if some is out.
+                if not self._take_back(len(header) + size):
+                    return
+                raise
+
+    def _take_back(self, size: int) -> bool:
+        """Remove the last frame from the queue, of so many bytes; False if some of it is out."""
+        if not self._frames or self._position() > self._frames[-1].end - size:
+            return False
+        self._frames.pop()
+        self.waiting = False
+        return True
 
     def write(self) -> None:
         """The socket takes more: give it what waits."""
@@ -528,7 +542,8 @@ class Outbox:
     def _rest(self) -> tuple[bytes, bytes, int, int, int]:
         """The frame that is sent at once, and what is done of it: all of one that is queued, or not there."""
         header, data, payload, packed = self._at_once or (b"", b"", 0, 0)
-        queued = bool(self._frames) and not self._frames[-1].key and self._frames[-1].data.obj is data
+        last = self._frames[-1] if self._frames else None
+        queued = last is not None and not last.key and last.data.obj is data
         return header, data, payload, packed, len(header) + len(data) if queued else self._taken
 
     def _queue(self, header: bytes, data: memoryview | str, payload: int, packed: int, key: bytes = b"") -> None:
@@ -562,20 +577,35 @@ class Outbox:
         return self._begin + self._moved
 
     def _pending(self) -> int:
-        # Nothing is changed here: a signal handler may ask when a frame is about to be given to the socket.
-        header, data, payload, packed, done = self._rest()
-        rest = _share(len(header) + len(data) - done, payload, packed)
-        last = self._frames[-1].later if self._frames else None  # then it is counted in the queue
-        later = sum(len(one[1]) for one in self._later if one[2] and one is not last)
-        return self._lost + self._queued() + rest + later
+        # Nothing is changed here: a signal handler may ask when a frame is about to be given to the socket. And one may
+        # come in at each call here, and send: then it is counted anew.
+        while True:
+            seen = self._seen()
+            header, data, payload, packed, done = self._rest()
+            rest = _share(len(header) + len(data) - done, payload, packed)
+            last = self._frames[-1].later if self._frames else None  # then it is counted in the queue
+            later = sum(len(one[1]) for one in self._later if one[2] and one is not last)
+            pending = self._lost + self._queued() + rest + later
+            if seen == self._seen():
+                return pending
+
+    def _seen(self) -> tuple[object, ...]:
+        """What is another when a signal handler has sent meanwhile."""
+        last = self._frames[-1].end if self._frames else None
+        later = self._later[-1] if self._later else None
+        return self._begin + self._moved, last, later, self._at_once, self._taken, self._lost
 
     def _queued(self) -> int:
         """Payload bytes in the queue."""
         position = self._position()
-        # At most those of one write are out, and about to be removed.
-        for first in list(islice(self._frames, GATHER + 1)):
+        last = self._frames[-1] if self._frames else None
+        if last is None:
+            return 0
+        # At most those of one write are out, and about to be removed. Looked at by C alone, from the beginning to the
+        # end: a signal handler that sent meanwhile would end the look with a RuntimeError.
+        for first in list(islice(chain.from_iterable((self._frames,)), GATHER + 1)):
             if first.end > position:
-                return self._frames[-1].total - first.total + _share(first.end - position, first.payload, first.packed)
+                return last.total - first.total + _share(first.end - position, first.payload, first.packed)
         return 0
 
     def _write(self) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from .._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS, Settings
+from .._settings import HIGH_WATER_ITEMS, LIGHT, Settings
 from .._state import Ending
 from .._system import (
     Poller,
@@ -481,10 +481,9 @@ class ThreadedEngine:
             return False  # the end of TCP behind it would be taken for the end of the connection
         # After close() what waits is of no use any more, and the peer's close frame is wanted.
         reader = self._reader
-        return self._closing or (
-            reader.waiting <= HIGH_WATER_BYTES
-            and len(reader.items) <= HIGH_WATER_ITEMS
-            and not self._listener.congested()
+        return self._closing or not (
+            ((reader.waiting > LIGHT or len(reader.items) > HIGH_WATER_ITEMS) and reader.full())
+            or self._listener.congested()
         )
 
     def _buffered(self) -> bool:

@@ -975,6 +975,46 @@ def _looks(before: dis.Instruction, here: dis.Instruction) -> bool:
     return called or before.opname == "JUMP_ABSOLUTE" or (taken and before.opname.startswith("POP_JUMP"))
 
 
+@pytest.mark.parametrize("room", [0, 30, 1 << 20], ids=["and waits", "and something goes out", "and all goes out"])
+@pytest.mark.parametrize("waiting", [0, 1, 3])
+@pytest.mark.parametrize("look", ["pending", "wait", "write"])
+def test_whoever_looks_what_waits_is_told_so_when_a_signal_handler_sends_meanwhile(
+    look: str, waiting: int, room: int
+) -> None:
+    def handler() -> None:
+        before.append(box.pending())
+        assert box.send(TEXT, b"from the handler")
+        sock.room = room
+        box.write()
+
+    def looks() -> object:
+        return box.wait(0) if look == "wait" else getattr(box, look)()
+
+    with Walk(0, handler):
+        outbox(Narrow(0)).send(TEXT, b"")  # Python 3.12 begins to tell of instructions with the second frame,
+    at, came = 0, "first"
+    while came:
+        at += 1
+        sock = Narrow(0)
+        box = outbox(sock)
+        before: list[int] = []
+        for _ in range(waiting):
+            box.send(TEXT, b"x" * 20)
+        with Walk(at, handler) as walk:
+            told = looks(), looks()  # and of a function's when it is called again
+        came = walk.came
+        now = box.pending()
+        if look == "pending":
+            assert set(told) <= {*before, now}, came
+        elif look == "wait":
+            assert set(told) <= {not now, *(not pending for pending in before)}, came
+        sock.room = 1 << 20
+        box.write()
+        assert [payload for _, payload in frames(sock)] == [b"x" * 20] * waiting + [b"from the handler"] * bool(came)
+        assert box.pending() == 0
+    assert at > 3
+
+
 @pytest.mark.parametrize("size", [5, 20_000])
 @pytest.mark.parametrize("room", [3, 1 << 20])
 @pytest.mark.parametrize("act", ["sends", "closes", "raises", "sends and raises"])
@@ -1260,6 +1300,40 @@ def test_the_queue_goes_out_after_there_was_no_memory_for_masking_keys(monkeypat
     assert box.send(TEXT, b"outer")
     box.write()
     assert frames(sock) == [(TEXT, b"outer"), (TEXT, b"from the handler")]
+
+
+@pytest.mark.parametrize("taken", [0, 1_000_000])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_message_that_there_is_no_memory_for_is_sent_wholly_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, taken: int, compressed: bool
+) -> None:
+    """`send` raises when it is not, so that it may be sent again."""
+    size = 4_000_000
+    sock = Gathering(1 << 30)
+    box = outbox(sock, Deflater(Agreement()) if compressed else None)
+    payload = random.Random(1).randbytes(size)
+    left = [taken]
+
+    def mask(data: bytes | memoryview, key: bytes) -> bytes:
+        left[0] -= len(data)
+        if left[0] < 0:
+            raise MemoryError
+        return xor(bytes(data), key)
+
+    assert box.send_deflating(BINARY, b"before")
+    with monkeypatch.context() as patch:
+        patch.setattr(outbox_module, "mask", mask)
+        if taken:
+            assert box.send_deflating(BINARY, payload)
+            assert size - taken <= box.pending() < size
+        else:
+            with pytest.raises(MemoryError):
+                box.send_deflating(BINARY, payload)
+            assert box.pending() == 0
+    assert box.send_deflating(BINARY, b"after")
+    box.write()
+    assert [data for _, data in frames(sock)] == [b"before", *([payload] if taken else []), b"after"]
+    assert not box.waiting
 
 
 def test_progress_counts_the_writes_that_emptied_some_of_the_queue() -> None:

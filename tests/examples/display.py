@@ -54,6 +54,8 @@ def window_manager(env: dict[str, str]) -> Iterator[None]:
             else:
                 raise RuntimeError("openbox has ended")
             yield
+            if openbox.poll() is not None:  # then no window has had the focus since
+                raise RuntimeError(f"openbox has ended meanwhile, with status {openbox.returncode}")
         finally:
             openbox.terminate()
 
