@@ -497,9 +497,15 @@ def test_a_peer_that_pushes_at_an_undrained_queue_is_stopped_and_nothing_is_lost
         flood.check(recorder)
 
 
+SMALL = [str(n) for n in range(60_000)]
+WIDE = ["0"] + [f"{n} \N{GRINNING FACE} " + "x" * 65_536 for n in range(1, 128)]  # 8 MiB of UTF-8, 32 of UCS-4
+
+
 @pytest.mark.parametrize("dispatched", [False, True])
-def test_small_messages_are_bounded_by_their_number(hold: Hold, dispatched: bool) -> None:
-    count = 60_000
+@pytest.mark.parametrize("texts", [SMALL, WIDE], ids=["small", "wide"])
+def test_messages_are_bounded_by_their_number_and_as_they_are_in_memory(
+    hold: Hold, texts: list[str], dispatched: bool
+) -> None:
     calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
     looked, stopped = threading.Event(), False
 
@@ -508,10 +514,13 @@ def test_small_messages_are_bounded_by_their_number(hold: Hold, dispatched: bool
         c.handshake(then=frame(TEXT, "0"))
         if not dispatched:
             c.wait_for(hold.entered)
-        c.send(b"".join(frame(TEXT, str(n)) for n in range(1, count)) + frame(PING))
+        wire = b"".join(frame(TEXT, text) for text in texts[1:]) + frame(PING)
+        sender = threading.Thread(target=c.send, args=(wire,))
+        sender.start()
         stopped = not select.select([c.sock], [], [], 0.5)[0]
         looked.set()
         c.read_until(PONG)
+        sender.join()
         c.close(1000)
 
     got: list[str] = []
@@ -527,13 +536,13 @@ def test_small_messages_are_bounded_by_their_number(hold: Hold, dispatched: bool
         assert looked.wait(TIMEOUT)
         assert stopped  # it did not read as far as the ping
         hold.release.set()
-        while dispatched and len(got) < count:
+        while dispatched and len(got) < len(texts):
             calls.get(timeout=TIMEOUT)()
         server.result()
         while dispatched and ws.readyState != 3:
             calls.get(timeout=TIMEOUT)()
         assert ws.wait_closed(TIMEOUT)
-    assert got == [str(n) for n in range(count)]
+    assert got == texts
 
 
 @pytest.mark.parametrize("dispatched", [False, True])
