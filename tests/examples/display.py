@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,21 +45,39 @@ def screen(*options: str, size: str = SIZE) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def window_manager(env: dict[str, str]) -> Iterator[None]:
-    """Openbox, once it manages the screen."""
+    """Openbox, once it manages the screen.
+
+    Raises:
+        RuntimeError: It has ended by itself; then no window has had the focus since.
+    """
     command = ["openbox", "--sm-disable", "--startup", "sh -c 'echo ready'"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as openbox:
+        assert openbox.stdout is not None
+        said: deque[bytes] = deque(maxlen=20)  # the last lines
+        for line in openbox.stdout:  # and what it misses of a desktop
+            if line == b"ready\n":
+                break
+            said.append(line)
+        # It would stand still when nobody reads what it says.
+        reader = threading.Thread(target=said.extend, args=(openbox.stdout,))
+        reader.start()
         try:
-            assert openbox.stdout is not None
-            for line in openbox.stdout:  # and what it misses of a desktop
-                if line == b"ready\n":
-                    break
-            else:
-                raise RuntimeError("openbox has ended")
             yield
-            if openbox.poll() is not None:  # then no window has had the focus since
-                raise RuntimeError(f"openbox has ended meanwhile, with status {openbox.returncode}")
+            ended = openbox.poll()
         finally:
             openbox.terminate()
+            reader.join()
+        if ended is not None:
+            raise RuntimeError(f"openbox has ended with status {ended}: {b''.join(said)!r}")
+
+
+def active(env: dict[str, str]) -> str:
+    """What the window manager says of the window that has the focus, for who wonders why another one has not."""
+    if not HAS_X:
+        return ""
+    command = ["xdotool", "getactivewindow", "getwindowname", "getwindowpid"]
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return f"the active window: {done.stdout.decode(errors='replace')}"
 
 
 def picture(env: dict[str, str], file: Path) -> None:

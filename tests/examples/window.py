@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.examples.display import active
+
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 40.0  # s for one thing to happen; only a test that fails waits so long
 PYTHON = [sys.executable, "-X", "dev", "-W", "error"]
@@ -48,6 +50,7 @@ class Window:
         self, toolkit: str, *arguments: str, env: dict[str, str], at_the_end: Callable[[], object] | None = None
     ) -> None:
         self._at_the_end = at_the_end  # called before the window goes
+        self._env = env
         self._sent = 0
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
@@ -129,7 +132,7 @@ class Window:
 
         with self._changed:
             self._changed.wait_for(seen, TIMEOUT)
-            assert found, f"{self._look}\n{self._errors()}"
+            assert found, f"{self._look}\n{self._errors()}\n{active(self._env)}"
         return found[0]
 
     def open(self) -> Look:
