@@ -359,8 +359,7 @@ class WebSocket(EventTarget):
         """
         limit = check_wait("timeout", timeout)
         self._refuse_on_handler_thread("wait_open")
-        self._wait(self._open_paid, limit)
-        return self._open_done
+        return self._wait(self._open_paid, limit) and self._open_done
 
     def wait_closed(self, timeout: float | None = None) -> bool:
         """Wait until the ``close`` handlers have returned *(bws extension)*; Ctrl-C interrupts it.
@@ -393,8 +392,9 @@ class WebSocket(EventTarget):
         try:
             limit = self._settings.open_timeout
             opened = self.wait_open(None if limit is None else limit + 1)
-            if self._open_fired and not opened and self._verdict is None:
-                opened = self.wait_open()  # its handlers take long, whatever the connection needed
+            if self._open_fired and not opened:
+                # Its handlers take long, whatever the connection needed.
+                opened = self.wait_open() if self._verdict is None else self._open_done
         except BaseException:
             self.close()  # Ctrl-C, or the wrong thread: nothing is left behind
             raise

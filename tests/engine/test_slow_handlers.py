@@ -605,8 +605,10 @@ ENDS = {
 def test_what_is_inflated_later_comes_in_order_and_before_the_end(
     end: str, seed: int, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (frames, threaded, _delivery):
+    for module in (frames, _delivery):
         monkeypatch.setattr(module, "HIGH_WATER_BYTES", 20_000)
+    for module in (frames, threaded, _delivery):
+        monkeypatch.setattr(module, "LIGHT", 5_000)
     left: list[bool] = []
     feed = FrameReader.feed
 

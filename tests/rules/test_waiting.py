@@ -131,15 +131,36 @@ def test_with_waits_for_open_handlers_that_take_long(mode: Mode) -> None:
     done: list[bool] = []
 
     def slow() -> None:
-        threading.Event().wait(2.2)
+        threading.Event().wait(2.7)
         done.append(True)
 
     with ScriptedServer(Connection.echo) as server:
-        ws = mode.open(server.url, open_timeout=1)
+        ws = mode.open(server.url, open_timeout=1.5)
         ws.bind("open", slow)
         with ws:
             assert done == [True]
             assert ws.readyState == ws.OPEN
+
+
+def test_open_handlers_that_are_bound_late_are_waited_for_too(mode: Mode) -> None:
+    runs, go_on, done = threading.Event(), threading.Event(), threading.Event()
+
+    def slow() -> None:
+        runs.set()
+        assert go_on.wait(TIMEOUT)
+        done.set()
+
+    with ScriptedServer(Connection.echo) as server:
+        ws = mode.open(server.url, open_timeout=1.5)
+        assert ws.wait_open(TIMEOUT)
+        ws.bind("open", slow)
+        assert runs.wait(TIMEOUT)
+        assert not ws.wait_open(0)
+        assert not ws.wait_open(0.05)
+        threading.Timer(2.7, go_on.set).start()  # when `with` has given up, had it a limit
+        with ws:
+            assert done.is_set()
+            assert ws.wait_open(0)
 
 
 def test_leaving_with_by_an_exception_closes_and_lets_it_through() -> None:
