@@ -124,7 +124,7 @@ class FrameReader:
                         return True
                 if pos < end:
                     pos = self._frame(data, pos, end)
-                    if self._inflater is not None and pos < end and self.full():
+                    if self._inflater is not None and pos < end and self.waiting > LIGHT and self.full():
                         # 64 KiB may be 64 MiB of messages.
                         self._rest = data[pos:]
                         return True
