@@ -32,9 +32,13 @@ class DOMEvent:
     # What every message event sets has a slot; what is mostly the default is an attribute of the class.
     __slots__ = ("__dict__", "_target", "_time_stamp")
 
+    #: `eventPhase` before and after.
     NONE = Constant(0)
+    #: Never, as there is no tree.
     CAPTURING_PHASE = Constant(1)
+    #: `eventPhase` while handlers are called.
     AT_TARGET = Constant(2)
+    #: Never, as there is no tree.
     BUBBLING_PHASE = Constant(3)
 
     _type: str = ""
@@ -101,7 +105,7 @@ class DOMEvent:
 
     @property
     def cancelable(self) -> bool:
-        """False, unless it was made otherwise: what comes from the network cannot be prevented."""
+        """False, unless it was made otherwise; what comes from the network cannot be prevented."""
         return self._cancelable
 
     @property
@@ -160,6 +164,12 @@ class DOMEvent:
 class MessageEvent(DOMEvent):
     """A message from the server (https://html.spec.whatwg.org/#messageevent).
 
+    Args:
+        type: As that of a `DOMEvent`, which has `bubbles`, `cancelable` and `composed` too.
+        data: What `data` says.
+        origin: What `origin` says; None for that of the target's URL.
+        lastEventId: What `lastEventId` says.
+
     Attributes:
         data: ``str`` for a text message, ``bytes`` for a binary one. It alone can be set, as guarding it would take
             a tenth of a small message's time.
@@ -214,7 +224,14 @@ class MessageEvent(DOMEvent):
 
 
 class CloseEvent(DOMEvent):
-    """The end of the connection (https://websockets.spec.whatwg.org/#the-closeevent-interface)."""
+    """The end of the connection (https://websockets.spec.whatwg.org/#the-closeevent-interface).
+
+    Args:
+        type: As that of a `DOMEvent`, which has `bubbles`, `cancelable`, `composed` and `error` too.
+        code: What `code` says.
+        reason: What `reason` says.
+        wasClean: What `wasClean` says.
+    """
 
     __slots__ = ("_code", "_reason", "_was_clean")
 
