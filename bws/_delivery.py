@@ -21,6 +21,7 @@ from ._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS, LIGHT, in_memory
 
 __all__ = ["Direct", "Dispatch", "Dispatched"]
 
+_LET_OUT = "_bws_let_out"  # attribute of an exception that a handler let out: the delivery it came through
 SLICE_ITEMS = 4  # at least so many events a call of dispatch
 LOOK = 1.0  # s, while somebody waits, between two looks whether a loop that tells nobody has been closed
 SLICE_TIME = 0.008  # s; then the loop behind dispatch gets its turn (a GUI draws 60 times a second)
@@ -169,7 +170,6 @@ class Dispatched:
         "_handing",
         "_inside",
         "_kept",
-        "_leaving",
         "_lock",
         "_owes_wake",
         "_ref",
@@ -195,7 +195,6 @@ class Dispatched:
         self._thread: object = None  # the one that ran handlers last; see _Identity
         self._handing: set[int] = set()  # the threads that are in `dispatch`
         self._inside: int | None = None  # the thread that is in _drain
-        self._leaving: dict[int, BaseException] = {}  # what a handler let out through `dispatch` on one of these
         self._again = False  # _drain was called while a thread was in it
         self.failure: BaseException | None = None
 
@@ -260,14 +259,15 @@ class Dispatched:
     def _schedule(self, patient: bool) -> None:
         """Hand the drain to `dispatch`; `patient`: wait here when its queue is full."""
         me = threading.get_ident()
+        nested = me in self._handing
         while not self._gone:
             try:
                 self._handing.add(me)
                 try:
                     self._dispatch(self._drain)
                 finally:
-                    self._handing.discard(me)
-                self._leaving.pop(me, None)  # it came no further than that
+                    if not nested:
+                        self._handing.discard(me)
                 return
             except queue.Full:
                 if not patient:
@@ -279,13 +279,13 @@ class Dispatched:
                 if exiting():
                     return
             except BaseException as exc:
-                handlers = self._leaving.pop(me, None) is exc
                 if not isinstance(exc, Exception):
                     if not patient:
                         raise
-                    if handlers:
-                        # A handler's, as dispatch runs what it is given at once, on the network's thread. It is as
-                        # without dispatch: reported, and the connection stays; but SystemExit ends it.
+                    if getattr(exc, _LET_OUT, None) is self:
+                        # A handler's, as dispatch runs what it is given at once, or waits for it: it is on the
+                        # network's thread. It is as without dispatch: reported, and the connection stays; but
+                        # SystemExit ends it.
                         self._let_out(exc)
                         return
                 self._failed(exc)
@@ -359,8 +359,7 @@ class Dispatched:
                 return
             me = threading.get_ident()
             # A dispatch that runs what it is given at once has no thread of its own to run handlers on.
-            at_once = me in self._handing
-            self._thread = None if at_once else _identity.token
+            self._thread = None if me in self._handing else _identity.token
             self._inside = me
         leaving: BaseException | None = None
         going = True
@@ -377,8 +376,7 @@ class Dispatched:
                 if not going:
                     self._inside = None
         if leaving is not None:
-            if at_once:
-                self._leaving[me] = leaving
+            BaseException.__setattr__(leaving, _LET_OUT, self)  # see _schedule; it may come there by way of any thread
             raise leaving
 
     def resume(self) -> None:

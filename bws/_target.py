@@ -89,6 +89,12 @@ def _once_is_a_keyword(add: _H) -> _H:
     return cast("_H", checked)
 
 
+def _dispatched(key: int, mine: list[DOMEvent]) -> None:
+    """Note that the event is not being dispatched any more, if it was I who did."""
+    if DISPATCHING.get(key) is mine:
+        del DISPATCHING[key]
+
+
 class EventTarget:
     """Binding and unbinding of handlers, delivery, and the events that are held for a first handler."""
 
@@ -249,14 +255,19 @@ class EventTarget:
         """
         if not isinstance(event, DOMEvent):
             raise TypeError(f"event must be a bws.DOMEvent such as DOMEvent('ready'), not {brief(event)}")
-        flag = object()
-        if event._under_way() or DISPATCHING.setdefault(id(event), flag) is not flag:
-            raise InvalidStateError(f"the {event.type!r} event is being dispatched already; make a new one")
+        key, mine = id(event), [event]
         try:
+            if event._under_way() or DISPATCHING.setdefault(key, mine) is not mine:
+                raise InvalidStateError(f"the {event.type!r} event is being dispatched already; make a new one")
             event._by_program = True
-            self._call(self._listeners.get(event.type, ()), event)
+            listeners = () if event._stopped_before else self._listeners.get(event.type, ())
+            event._stopped_before = event._stopped = False
+            self._call(listeners, event)
         finally:
-            del DISPATCHING[id(event)]
+            try:
+                _dispatched(key, mine)
+            finally:
+                _dispatched(key, mine)  # Ctrl-C may have come in the first
         return not event.defaultPrevented
 
     def _known(self, event: str, usage: str) -> None:

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CloseEvent", "DOMEvent", "MessageEvent"]
 
-DISPATCHING: dict[int, object] = {}  # the events that `dispatchEvent` is dispatching, by id
+# The events that `dispatchEvent` is dispatching, by id, each in a list of its own. One that Ctrl-C has left in here is
+# kept, so that no other gets its id.
+DISPATCHING: dict[int, list[DOMEvent]] = {}
 
 
 class DOMEvent:
@@ -47,7 +49,8 @@ class DOMEvent:
     _error: BaseException | None = None
     _bubbles = _cancelable = _composed = False
     _canceled = False
-    _stopped = False  # that no further handler is called; until the dispatch is over
+    _stopped = False  # that no further handler is called,
+    _stopped_before = False  # or none at all, as it was said before the dispatch; until that is over
     _by_program = False  # dispatched by `dispatchEvent`
 
     def __init__(
@@ -133,10 +136,13 @@ class DOMEvent:
             self._canceled = True
 
     def stopPropagation(self) -> None:
-        """Nothing happens, as there is no tree; the other handlers are called. See `stopImmediatePropagation`."""
+        """Before the event is dispatched, have no handler called; in a handler nothing happens, as there is no tree."""
+        if not self._under_way():
+            self._stopped_before = True
 
     def stopImmediatePropagation(self) -> None:
-        """Have no handler called any more for this event."""
+        """Have no handler called any more in this dispatch of the event, or in the next one."""
+        self.stopPropagation()
         self._stopped = True
 
     def _under_way(self) -> bool:

@@ -181,6 +181,5 @@ class Deflater:
         return out, None if out is None else stream
 
     def go_on_with(self, stream: DeflateStream) -> None:
-        """What `stream` has compressed was sent: what follows may refer to that."""
-        if self._keep:
-            self._stream = stream
+        """What `stream` has compressed was sent: what follows may refer to that, and to nothing else."""
+        self._stream = stream if self._keep else self._new()

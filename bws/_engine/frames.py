@@ -59,7 +59,8 @@ class FrameReader:
 
     Attributes:
         items: What has been read so far; the owner takes the list away and puts an empty one in its place.
-        waiting: Bytes of the messages in `items`, decompressed; the owner sets it back with the list.
+        waiting: Bytes of the messages in `items`, decompressed; the owner sets it back with the list,
+        weighed: and this: of how many of `items` it is known what they take in memory, and what that is.
         left: Payload bytes of the present data frame that are still to be read.
         inflating: Whether those are compressed.
         stopped: Set by `control` at the peer's close frame: what follows it is ignored (section 5.5.1).
@@ -67,7 +68,7 @@ class FrameReader:
 
     __slots__ = (
         "_blocks", "_control", "_fin", "_inflater", "_max_size", "_most", "_opcode", "_parts", "_rest", "_size",
-        "_tail", "inflating", "items", "left", "stopped", "waiting",
+        "_tail", "inflating", "items", "left", "stopped", "waiting", "weighed",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +76,7 @@ class FrameReader:
     ) -> None:
         self.items: list[Item] = []
         self.waiting = 0
+        self.weighed = 0, 0
         self.left = 0
         self.inflating = False
         self.stopped = False
@@ -104,6 +106,7 @@ class FrameReader:
         if self._rest:
             data, self._rest = self._rest + data, b""
         end = len(data)
+        look = LIGHT  # bytes that wait from which it is looked what they are in memory
         try:
             size = end - 2
             if 0 < size <= self._most and data[1] == size and not (self._opcode or self.stopped):
@@ -124,10 +127,12 @@ class FrameReader:
                         return True
                 if pos < end:
                     pos = self._frame(data, pos, end)
-                    if self._inflater is not None and pos < end and self.waiting > LIGHT and self.full():
+                    if self._inflater is not None and self.waiting > look and pos < end:
                         # 64 KiB may be 64 MiB of messages.
-                        self._rest = data[pos:]
-                        return True
+                        if self.full():
+                            self._rest = data[pos:]
+                            return True
+                        look = self.waiting + _STEP
         except UnicodeDecodeError as exc:
             raise _not_utf_8(exc) from None
         return False
@@ -137,7 +142,12 @@ class FrameReader:
         items = self.items
         if len(items) > HIGH_WATER_ITEMS or self.waiting > HIGH_WATER_BYTES:
             return True
-        return self.waiting > LIGHT and in_memory(items) > HIGH_WATER_BYTES
+        if self.waiting <= LIGHT:
+            return False
+        number, size = self.weighed
+        size += in_memory(items[number:])
+        self.weighed = len(items), size
+        return size > HIGH_WATER_BYTES
 
     def begun(self) -> bool:
         """Whether the first bytes of a large frame's payload are here, and nobody has looked at them; see `begin`."""

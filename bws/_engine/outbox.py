@@ -423,6 +423,7 @@ class Outbox:
         if not self._frames or self._position() > self._frames[-1].end - size:
             return False
         self._frames.pop()
+        self._kept = 0, []  # of it; what is queued next has its place in the stream
         self.waiting = False
         return True
 

@@ -405,7 +405,7 @@ class ThreadedEngine:
         reader = self._reader
         items, reader.items = reader.items, []
         self._watch.expects = False  # before the handlers run, which may send
-        size, reader.waiting = reader.waiting, 0
+        size, reader.waiting, reader.weighed = reader.waiting, 0, (0, 0)
         self._io.release()
         try:
             self._relief.enter(self)
@@ -668,7 +668,7 @@ class ThreadedEngine:
         if self._closing:
             # Nobody is told of messages any more: do not let them fill the memory behind a slow handler.
             reader.items = [item for item in reader.items if not isinstance(item, (str, bytes))]
-            reader.waiting = 0
+            reader.waiting, reader.weighed = 0, (0, 0)
 
     def _control(self, opcode: int, payload: bytes) -> None:
         """A control frame, in its place among the messages."""

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
 import pytest
@@ -245,6 +246,78 @@ def test_a_handler_bound_meanwhile_does_not_make_it_a_failure_of_dispatch(monkey
         ws.close()
         assert ws.wait_closed(TIMEOUT)
         assert server.result().messages == ["leave", "go on"]
+
+
+class Trampoline:
+    """A dispatch that runs what it is given at once, one after the other: what is given meanwhile is next."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, list[Call]] = {}  # of each thread
+
+    def __call__(self, call: Call) -> None:
+        me = threading.get_ident()
+        if me in self._calls:
+            self._calls[me].append(call)
+            return
+        calls = self._calls[me] = [call]
+        raised: list[BaseException] = []
+        while calls:
+            try:
+                calls.pop(0)()
+            except BaseException as exc:
+                raised.append(exc)
+        del self._calls[me]
+        if raised:
+            raise raised[0]
+
+
+class Worker:
+    """A dispatch that has it done by another thread, and waits for the result."""
+
+    def __init__(self) -> None:
+        self._pool = futures.ThreadPoolExecutor(1)
+        self._worker = self._pool.submit(threading.get_ident).result()
+
+    def __call__(self, call: Call) -> None:
+        if threading.get_ident() == self._worker:
+            call()
+        else:
+            self._pool.submit(call).result()
+
+
+@pytest.mark.parametrize("kind", [Trampoline, Worker])
+@pytest.mark.parametrize("at", [0, 20])
+@pytest.mark.parametrize("leaves", [KeyboardInterrupt, SystemExit])
+def test_what_a_handler_lets_out_comes_back_by_any_dispatch_as_what_it_is(
+    kind: Callable[[], Callable[[Call], None]], at: int, leaves: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooked: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, exc, traceback: hooked.append(kind))
+    gate = threading.Event()
+    got: list[str] = []
+    codes: list[int] = []
+
+    def on_message(evt: bws.MessageEvent) -> None:
+        got.append(evt.data)
+        threading.Event().wait(0.003)  # so that they take several turns of the loop
+        if evt.data == str(at):
+            raise leaves
+        if evt.data == "49" and leaves is KeyboardInterrupt:
+            ws.close(1000)
+
+    script = lambda c: c.handshake(then=b"".join(frame(TEXT, str(n)) for n in range(50)))  # noqa: E731
+    with ScriptedServer(script, gate=gate) as server:
+        ws = bws.WebSocket(server.url, dispatch=kind())
+        ws.bind("message", on_message)
+        ws.bind("close", lambda evt: codes.append(evt.code))
+        gate.set()
+        assert ws.wait_closed(TIMEOUT)
+        seen = server.result().close
+    if leaves is SystemExit:
+        assert (seen, codes, hooked) == ((1001, ""), [1001], [])
+    else:
+        assert got == [str(n) for n in range(50)]
+        assert (seen, codes, hooked) == ((1000, ""), [1000], [KeyboardInterrupt])
 
 
 def test_a_dispatch_that_raises_when_all_is_delivered_is_named(caplog: pytest.LogCaptureFixture) -> None:

@@ -390,32 +390,44 @@ def test_what_follows_a_large_message_refers_to_it(takeover: bool) -> None:
     assert all((len(payload) < 50) is takeover for payload in payloads[2:])
 
 
-@pytest.mark.parametrize("sent", [False, True])
-def test_what_follows_a_large_message_whose_sending_was_interrupted_is_right(
-    monkeypatch: pytest.MonkeyPatch, sent: bool
+@pytest.mark.parametrize("takeover", [True, False])
+@pytest.mark.parametrize("interrupted", ["small", "large"])
+@pytest.mark.parametrize("when", ["compressed", "about to be sent", "sent"])
+def test_what_follows_a_message_whose_sending_was_interrupted_is_right(
+    monkeypatch: pytest.MonkeyPatch, when: str, interrupted: str, takeover: bool
 ) -> None:
     sock = Gathering(1 << 30)
-    agreement = Agreement()
+    agreement = Agreement(client_no_context_takeover=not takeover)
     box = outbox(sock, Deflater(agreement))
-    first, large, last = "first " * 100, "large " * 40_000, "first and large " * 100
-    message = Outbox._message
+    texts = {"small": "and small " * 100, "large": "large " * 40_000}
+    deflate, message = DeflateStream.deflate, Outbox._message
 
-    def interrupted(*args: Any) -> None:
-        if sent:
+    def compress(*args: Any) -> None:
+        deflate(*args)
+        raise KeyboardInterrupt
+
+    def send(*args: Any) -> None:
+        if when == "sent":
             message(*args)
         raise KeyboardInterrupt
 
-    assert box.send_deflating(TEXT, first)
+    expected = [texts["small"]]
+    assert box.send_deflating(TEXT, texts["small"])
     with monkeypatch.context() as patch:
-        patch.setattr(Outbox, "_message", interrupted)
+        if when == "compressed":
+            patch.setattr(DeflateStream, "deflate", compress)
+        else:
+            patch.setattr(Outbox, "_message", send)
         with pytest.raises(KeyboardInterrupt):
-            box.send_deflating(TEXT, large)
-    for _ in range(2):
-        assert box.send_deflating(TEXT, last)
+            box.send_deflating(TEXT, texts[interrupted])
+    if when == "sent":
+        expected.append(texts[interrupted])
+    for size in ("large", "small", "small"):
+        assert box.send_deflating(TEXT, texts[size])
+        expected.append(texts[size])
     inflater = Inflater(agreement)
     payloads = [payload for _, payload in Frames(bytes(sock.taken)).payloads]
-    texts = [b"".join(inflater.inflate(payload, True)).decode() for payload in payloads]
-    assert texts == [first, *([large] if sent else []), last, last]
+    assert [b"".join(inflater.inflate(payload, True)).decode() for payload in payloads] == expected
 
 
 @pytest.mark.parametrize("room", [0, 100, 1 << 30])
@@ -1304,25 +1316,39 @@ def test_the_queue_goes_out_after_there_was_no_memory_for_masking_keys(monkeypat
 
 @pytest.mark.parametrize("taken", [0, 1_000_000])
 @pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("kind", [Narrow, Gathering])
+@pytest.mark.parametrize("where", ["mask", "write"])
 def test_a_message_that_there_is_no_memory_for_is_sent_wholly_or_not_at_all(
-    monkeypatch: pytest.MonkeyPatch, taken: int, compressed: bool
+    monkeypatch: pytest.MonkeyPatch, where: str, kind: type[Narrow], taken: int, compressed: bool
 ) -> None:
     """`send` raises when it is not, so that it may be sent again."""
     size = 4_000_000
-    sock = Gathering(1 << 30)
+    sock = kind(1 << 30)
     box = outbox(sock, Deflater(Agreement()) if compressed else None)
-    payload = random.Random(1).randbytes(size)
+    noise = random.Random(1)
+    payload, other = noise.randbytes(size), noise.randbytes(size)
     left = [taken]
 
-    def mask(data: bytes | memoryview, key: bytes) -> bytes:
+    def need(data: bytes | memoryview) -> None:
         left[0] -= len(data)
         if left[0] < 0:
             raise MemoryError
+
+    def mask(data: bytes | memoryview, key: bytes) -> bytes:
+        need(data)
         return xor(bytes(data), key)
+
+    def write(self: Narrow, data: bytes | memoryview) -> int:
+        need(data)
+        return Narrow.send(self, data)
 
     assert box.send_deflating(BINARY, b"before")
     with monkeypatch.context() as patch:
-        patch.setattr(outbox_module, "mask", mask)
+        if where == "mask":
+            patch.setattr(outbox_module, "mask", mask)
+        else:
+            patch.setattr(kind, "__lshift__", write)
+            patch.setattr(kind, "__matmul__", lambda self, pieces: write(self, b"".join(pieces)))
         if taken:
             assert box.send_deflating(BINARY, payload)
             assert size - taken <= box.pending() < size
@@ -1330,9 +1356,11 @@ def test_a_message_that_there_is_no_memory_for_is_sent_wholly_or_not_at_all(
             with pytest.raises(MemoryError):
                 box.send_deflating(BINARY, payload)
             assert box.pending() == 0
+    assert box.send_deflating(BINARY, other)
     assert box.send_deflating(BINARY, b"after")
     box.write()
-    assert [data for _, data in frames(sock)] == [b"before", *([payload] if taken else []), b"after"]
+    sent = [b"before", *([payload] if taken else []), other, b"after"]
+    assert [data for _, data in frames(sock)] == sent
     assert not box.waiting
 
 

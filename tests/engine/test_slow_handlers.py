@@ -14,15 +14,16 @@ import threading
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 
 import pytest
 
 import bws
-from bws import _delivery
+from bws import _delivery, _settings
 from bws._engine import frames, threaded
+from bws._engine.deflate import Agreement, Inflater
 from bws._engine.frames import FrameReader
 from tests.conftest import TIMEOUT, Mode, Play, Recorder, settle
 from tests.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame
@@ -529,9 +530,13 @@ def test_messages_are_bounded_by_their_number_and_as_they_are_in_memory(
         got.append(evt.data)
         if len(got) == 1 and not dispatched:
             hold(evt)
+        elif len(got) == len(texts):
+            weighed.append(engine._reader.weighed)
 
+    weighed: list[tuple[int, int]] = []
     with ScriptedServer(script) as server:
         ws = bws.WebSocket(server.url, dispatch=calls.put if dispatched else None)
+        engine: Any = ws._engine
         ws.bind("message", handler)
         assert looked.wait(TIMEOUT)
         assert stopped  # it did not read as far as the ping
@@ -543,6 +548,25 @@ def test_messages_are_bounded_by_their_number_and_as_they_are_in_memory(
             calls.get(timeout=TIMEOUT)()
         assert ws.wait_closed(TIMEOUT)
     assert got == texts
+    assert weighed == [(0, 0)]  # what comes next is weighed from its beginning
+
+
+def test_each_message_is_weighed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are that a few bytes inflate to."""
+    weighed: list[int] = []
+
+    def in_memory(messages: Sequence[object]) -> int:
+        weighed.append(len(messages))
+        return _settings.in_memory(messages)
+
+    monkeypatch.setattr(frames, "in_memory", in_memory)
+    peer = zlib.compressobj(wbits=-15)
+    packed = [(peer.compress(bytes(1_000)) + peer.flush(zlib.Z_SYNC_FLUSH))[:-4] for _ in range(20_000)]
+    wire = b"".join(frame(BINARY, each, rsv=4) for each in packed)
+    reader = FrameReader(None, lambda opcode, payload: None, Inflater(Agreement()))
+    assert reader.feed(wire)
+    assert sum(weighed) <= len(reader.items) < len(packed)
+    assert len(weighed) < 200
 
 
 @pytest.mark.parametrize("dispatched", [False, True])

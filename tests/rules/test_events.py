@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
 
 import bws
+from bws import _target
+from bws.events import DISPATCHING
 from tests.conftest import Mode, Play, Recorder
 from tests.wire.frames import BINARY, CLOSE, TEXT, frame
 from tests.wire.server import Connection, ScriptedServer
@@ -168,6 +173,71 @@ def test_a_handler_can_keep_an_event_from_those_behind_it(play: Play) -> None:
     script = lambda c: c.handshake(then=b"".join(frame(TEXT, each) for each in ["a", "mine alone", "last"]))  # noqa: E731
     played = play(script, start=start, on={"message": first})
     assert [entry[1] for entry in played.entries if entry[0] == "second"] == ["a", "last"]
+
+
+@pytest.mark.parametrize("stop", [bws.DOMEvent.stopPropagation, bws.DOMEvent.stopImmediatePropagation])
+def test_an_event_that_is_stopped_before_goes_to_nobody_that_time(
+    mode: Mode, stop: Callable[[bws.DOMEvent], None]
+) -> None:
+    with ScriptedServer(Connection.handshake) as server:
+        ws = mode.open(server.url)
+        calls: list[str] = []
+        ws.addEventListener("mine", lambda: calls.append("called"))
+        event = bws.DOMEvent("mine")
+        stop(event)
+        assert ws.dispatchEvent(event)
+        assert (calls, event.target) == ([], ws)
+        ws.dispatchEvent(event)
+        assert calls == ["called"]
+
+
+def test_an_event_that_its_only_handler_stopped_can_be_dispatched_again(play: Play) -> None:
+    events: list[Any] = []
+
+    def on_message(r: Recorder, evt: Any) -> None:
+        evt.stopPropagation()
+        evt.stopImmediatePropagation()
+        events.append(evt)
+        if len(events) == 2:
+            r.ws.close()
+
+    played = play(lambda c: c.handshake(then=frame(TEXT, "a") + frame(TEXT, "b")), on={"message": on_message})
+    assert [evt.data for evt in events] == ["a", "b"]
+    assert played.recorder.ws.dispatchEvent(events[0])
+    assert [evt.data for evt in events] == ["a", "b", "a"]
+
+
+def test_a_signal_that_comes_while_an_event_is_dispatched_leaves_nothing_behind(mode: Mode) -> None:
+    """In particular no id of an event, which the next one that is made would have."""
+    left = 0
+
+    def look(code: FrameType, kind: str, arg: object) -> None:
+        nonlocal left
+        if kind in ("call", "c_call", "c_return") and code.f_code.co_filename == _target.__file__:
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+
+    with ScriptedServer(Connection.handshake) as server:
+        ws = mode.open(server.url)
+        calls: list[int] = []
+        ws.addEventListener("mine", lambda: calls.append(1))
+        places = 0
+        for at in range(1, 1_000):
+            event, left = bws.DOMEvent("mine"), at
+            sys.setprofile(look)
+            try:
+                ws.dispatchEvent(event)
+            except KeyboardInterrupt:
+                places += 1
+            else:
+                break
+            finally:
+                sys.setprofile(None)
+            assert not DISPATCHING
+            assert event.eventPhase == 0
+            ws.dispatchEvent(event)
+        assert places > 5
 
 
 def test_an_event_that_was_stopped_can_be_dispatched_again(mode: Mode) -> None:
