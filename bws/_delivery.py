@@ -21,7 +21,7 @@ from ._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS, LIGHT, in_memory
 
 __all__ = ["Direct", "Dispatch", "Dispatched"]
 
-_LET_OUT = "_bws_let_out"  # attribute of an exception that a handler let out: the delivery it came through
+_LET_OUT = "_bws_let_out"  # attribute of an exception that a handler let out: the id of the delivery it came through
 SLICE_ITEMS = 4  # at least so many events a call of dispatch
 LOOK = 1.0  # s, while somebody waits, between two looks whether a loop that tells nobody has been closed
 SLICE_TIME = 0.008  # s; then the loop behind dispatch gets its turn (a GUI draws 60 times a second)
@@ -282,7 +282,7 @@ class Dispatched:
                 if not isinstance(exc, Exception):
                     if not patient:
                         raise
-                    if getattr(exc, _LET_OUT, None) is self:
+                    if getattr(exc, _LET_OUT, None) == id(self):
                         # A handler's, as dispatch runs what it is given at once, or waits for it: it is on the
                         # network's thread. It is as without dispatch: reported, and the connection stays; but
                         # SystemExit ends it.
@@ -376,7 +376,9 @@ class Dispatched:
                 if not going:
                     self._inside = None
         if leaving is not None:
-            BaseException.__setattr__(leaving, _LET_OUT, self)  # see _schedule; it may come there by way of any thread
+            BaseException.__setattr__(
+                leaving, _LET_OUT, id(self)
+            )  # see _schedule; it may come there by way of any thread
             raise leaving
 
     def resume(self) -> None:
