@@ -21,7 +21,8 @@ from ._settings import HIGH_WATER_BYTES, HIGH_WATER_ITEMS, LIGHT, in_memory
 
 __all__ = ["Direct", "Dispatch", "Dispatched"]
 
-_LET_OUT = "_bws_let_out"  # attribute of an exception that a handler let out: the id of the delivery it came through
+# Attribute of an exception that a handler let out: a weak reference to the delivery it came through.
+_LET_OUT = "_bws_let_out"
 SLICE_ITEMS = 4  # at least so many events a call of dispatch
 LOOK = 1.0  # s, while somebody waits, between two looks whether a loop that tells nobody has been closed
 SLICE_TIME = 0.008  # s; then the loop behind dispatch gets its turn (a GUI draws 60 times a second)
@@ -166,6 +167,7 @@ class Dispatched:
         "_count",
         "_current",
         "_dispatch",
+        "_entered",
         "_gone",
         "_handing",
         "_inside",
@@ -193,6 +195,7 @@ class Dispatched:
         self._gone = False
         self._kept: Target | None = None
         self._thread: object = None  # the one that ran handlers last; see _Identity
+        self._entered = 0  # how often _drain was called
         self._handing: set[int] = set()  # the threads that are in `dispatch`
         self._inside: int | None = None  # the thread that is in _drain
         self._again = False  # _drain was called while a thread was in it
@@ -261,9 +264,10 @@ class Dispatched:
         me = threading.get_ident()
         nested = me in self._handing
         while not self._gone:
+            entered = self._entered
             try:
-                self._handing.add(me)
                 try:
+                    self._handing.add(me)
                     self._dispatch(self._drain)
                 finally:
                     if not nested:
@@ -282,11 +286,12 @@ class Dispatched:
                 if not isinstance(exc, Exception):
                     if not patient:
                         raise
-                    if getattr(exc, _LET_OUT, None) == id(self):
+                    let_out = getattr(exc, _LET_OUT, None)
+                    if let_out is not None and self._entered != entered:
                         # A handler's, as dispatch runs what it is given at once, or waits for it: it is on the
                         # network's thread. It is as without dispatch: reported, and the connection stays; but
-                        # SystemExit ends it.
-                        self._let_out(exc)
+                        # SystemExit ends it. It may be another socket's, whose calls dispatch runs here too.
+                        (let_out() or self)._let_out(exc)
                         return
                 self._failed(exc)
         # Nobody is there to see events: take them as they come, so that the states go on.
@@ -352,6 +357,7 @@ class Dispatched:
 
     def _deliver_slices(self) -> None:
         with self._lock:
+            self._entered += 1
             if self._inside is not None:
                 # By this thread, as dispatch runs what it is given at once: go on below instead of ever deeper.
                 # Or by another one, as the loop went away meanwhile: one takes what is left.
@@ -376,9 +382,7 @@ class Dispatched:
                 if not going:
                     self._inside = None
         if leaving is not None:
-            BaseException.__setattr__(
-                leaving, _LET_OUT, id(self)
-            )  # see _schedule; it may come there by way of any thread
+            BaseException.__setattr__(leaving, _LET_OUT, weakref.ref(self))  # for _schedule, on whatever thread
             raise leaving
 
     def resume(self) -> None:

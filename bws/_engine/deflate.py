@@ -180,6 +180,8 @@ class Deflater:
         out = stream.deflate(data)
         return out, None if out is None else stream
 
-    def go_on_with(self, stream: DeflateStream) -> None:
-        """What `stream` has compressed was sent: what follows may refer to that, and to nothing else."""
-        self._stream = stream if self._keep else self._new()
+    def go_on_with(self, stream: DeflateStream) -> bool:
+        """What `stream` has compressed was sent: what follows may refer to that; False when no context is kept."""
+        if self._keep:
+            self._stream = stream
+        return self._keep

@@ -377,8 +377,8 @@ class Outbox:
             return
         self._unsure = True  # see below
         self._message(opcode, message.body, key, message.size, len(message.body))
-        self._deflater.go_on_with(stream)
-        self._unsure = False
+        if self._deflater.go_on_with(stream):
+            self._unsure = False
 
     def _send_packed(self, deflater: Deflater, opcode: int, payload: Payload, key: bytes) -> bool:
         """Send a message compressed; False when that does not pay."""

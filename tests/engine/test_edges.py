@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent import futures
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -318,6 +319,142 @@ def test_what_a_handler_lets_out_comes_back_by_any_dispatch_as_what_it_is(
     else:
         assert got == [str(n) for n in range(50)]
         assert (seen, codes, hooked) == ((1000, ""), [1000], [KeyboardInterrupt])
+
+
+@pytest.mark.parametrize("leaves", [KeyboardInterrupt, SystemExit])
+def test_what_a_handler_let_out_ends_the_connection_once_dispatch_runs_nothing_any_more(
+    leaves: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And raises the same from then on, as a pool whose worker has ended by it may."""
+    monkeypatch.setattr(sys, "excepthook", lambda *_: None)
+    ended: list[BaseException] = []
+
+    def dispatch(call: Call) -> None:
+        if ended:
+            raise ended[0]
+        try:
+            call()
+        except BaseException as exc:
+            ended.append(exc)
+            raise
+
+    def on_message() -> None:
+        raise leaves
+
+    with ScriptedServer(Connection.echo) as server:
+        ws = bws.WebSocket(server.url, dispatch=dispatch)
+        assert ws.wait_open(TIMEOUT)
+        ws.bind("message", on_message)
+        ws.send("leave")
+        eventually(lambda: ended)
+        ws.send("too late")
+        ws.close()
+        assert ws.wait_closed(TIMEOUT)
+
+
+class Serial:
+    """A dispatch for several sockets that runs one call at a time, on the thread of whoever came first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls: list[Call] = []
+        self._running = False
+
+    def __call__(self, call: Call) -> None:
+        with self._lock:
+            self._calls.append(call)
+            if self._running:
+                return
+            self._running = True
+        raised: list[BaseException] = []
+        while True:
+            with self._lock:
+                if not self._calls:
+                    self._running = False
+                    break
+                call = self._calls.pop(0)
+            try:
+                call()
+            except BaseException as exc:
+                raised.append(exc)
+        if raised:
+            raise raised[0]
+
+
+@pytest.mark.parametrize("leaves", [KeyboardInterrupt, SystemExit])
+def test_what_a_handler_lets_out_is_its_own_socket_s_also_on_the_thread_of_another_one(
+    leaves: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooked: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, exc, traceback: hooked.append(kind))
+    runs, go_on = threading.Event(), threading.Event()
+    codes: list[int] = []
+
+    def slowly(evt: bws.MessageEvent) -> None:
+        runs.set()
+        assert go_on.wait(TIMEOUT)
+
+    def on_message(evt: bws.MessageEvent) -> None:
+        raise leaves
+
+    with ScriptedServer(Connection.echo) as one, ScriptedServer(Connection.echo) as other:
+        dispatch = Serial()
+        mine, theirs = bws.WebSocket(one.url, dispatch=dispatch), bws.WebSocket(other.url, dispatch=dispatch)
+        assert mine.wait_open(TIMEOUT)
+        assert theirs.wait_open(TIMEOUT)
+        mine.bind("message", slowly)
+        theirs.bind("message", on_message)
+        theirs.bind("close", lambda evt: codes.append(evt.code))
+        mine.send("x")
+        assert runs.wait(TIMEOUT)
+        theirs.send("y")
+        eventually(lambda: dispatch._calls)  # it waits behind the other's
+        go_on.set()
+        if leaves is SystemExit:
+            assert theirs.wait_closed(TIMEOUT)
+            assert codes == [1001]
+        else:
+            eventually(lambda: hooked)
+            assert theirs.readyState == theirs.OPEN
+        assert mine.readyState == mine.OPEN
+        mine.send("still there")
+        for ws in (mine, theirs):
+            ws.close()
+            assert ws.wait_closed(TIMEOUT)
+        assert one.result().messages == ["x", "still there"]
+
+
+def test_ctrl_c_on_the_way_to_dispatch_leaves_the_thread_the_handlers_one() -> None:
+    """`wait_closed` tells there that it would wait for ever."""
+    calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
+    came = False
+
+    def look(code: FrameType, kind: str, arg: Any) -> None:
+        nonlocal came
+        if kind == "c_return" and getattr(arg, "__name__", "") == "add" and not came:
+            came = True
+            raise KeyboardInterrupt
+
+    with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "held"))) as server:
+        ws = bws.WebSocket(server.url, dispatch=calls.put)
+        while not ws._held.get("message"):
+            calls.get(timeout=TIMEOUT)()
+        sys.setprofile(look)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                ws.bind("message", lambda: ws.close())
+        finally:
+            sys.setprofile(None)
+        assert came
+        ws.bind("error", print)
+        ws.unbind("message")
+        ws.bind("message", lambda: ws.close())
+        calls.get(timeout=TIMEOUT)()
+        assert ws.readyState == ws.CLOSING
+        with pytest.raises(RuntimeError, match="on the thread that runs this socket's handlers"):
+            ws.wait_closed(TIMEOUT)
+        while ws.readyState != ws.CLOSED:
+            calls.get(timeout=TIMEOUT)()
 
 
 def test_a_dispatch_that_raises_when_all_is_delivered_is_named(caplog: pytest.LogCaptureFixture) -> None:

@@ -430,6 +430,27 @@ def test_what_follows_a_message_whose_sending_was_interrupted_is_right(
     assert [b"".join(inflater.inflate(payload, True)).decode() for payload in payloads] == expected
 
 
+@pytest.mark.parametrize("takeover", [True, False])
+def test_a_large_message_that_is_out_needs_no_more_memory(monkeypatch: pytest.MonkeyPatch, takeover: bool) -> None:
+    """`send` would raise, and who sends it again sends it twice."""
+    sock = Gathering(1 << 30)
+    box = outbox(sock, Deflater(Agreement(client_no_context_takeover=not takeover)))
+    message = Outbox._message
+
+    def last(*args: Any) -> None:
+        message(*args)
+        patch.setattr(Deflater, "_new", no_memory)
+
+    def no_memory(self: Deflater) -> DeflateStream:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Outbox, "_message", last)
+        assert box.send_deflating(TEXT, "large " * 40_000)
+    assert box.send_deflating(TEXT, "small " * 100)
+    assert Frames(bytes(sock.taken)).compressed == 2
+
+
 @pytest.mark.parametrize("room", [0, 100, 1 << 30])
 @pytest.mark.parametrize("mutable", [False, True])
 def test_a_large_message_that_does_not_shrink_goes_as_it_is(room: int, mutable: bool) -> None:
