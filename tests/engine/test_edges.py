@@ -435,7 +435,13 @@ def test_ctrl_c_on_the_way_to_dispatch_leaves_the_thread_the_handlers_one() -> N
             came = True
             raise KeyboardInterrupt
 
-    with ScriptedServer(lambda c: c.handshake(then=frame(TEXT, "held"))) as server:
+    looked = threading.Event()
+
+    def script(c: Connection) -> None:
+        c.handshake(then=frame(TEXT, "held"))
+        c.wait_for(looked)  # and does not answer a close frame before that
+
+    with ScriptedServer(script) as server:
         ws = bws.WebSocket(server.url, dispatch=calls.put)
         while not ws._held.get("message"):
             calls.get(timeout=TIMEOUT)()
@@ -453,6 +459,7 @@ def test_ctrl_c_on_the_way_to_dispatch_leaves_the_thread_the_handlers_one() -> N
         assert ws.readyState == ws.CLOSING
         with pytest.raises(RuntimeError, match="on the thread that runs this socket's handlers"):
             ws.wait_closed(TIMEOUT)
+        looked.set()
         while ws.readyState != ws.CLOSED:
             calls.get(timeout=TIMEOUT)()
 
