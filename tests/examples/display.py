@@ -58,6 +58,8 @@ def window_manager(env: dict[str, str]) -> Iterator[None]:
             if line == b"ready\n":
                 break
             said.append(line)
+        else:
+            raise RuntimeError(f"openbox has ended before it was ready: {b''.join(said)!r}")
         # It would stand still when nobody reads what it says.
         reader = threading.Thread(target=said.extend, args=(openbox.stdout,))
         reader.start()
